@@ -1,0 +1,69 @@
+# Copyright: the gpufleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Runs the module, and hands it an archive where the host asks for one.
+
+In the usual case, nothing to change, this is the module's one round trip and no more.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import typing as t
+from pathlib import Path
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+from ..module_utils.native_service import release as releases
+
+MODULE = "gpufleet.monitoring.native_service"
+
+
+class ActionModule(ActionBase):
+    """native_service on the controller's side."""
+
+    _requires_connection = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        """Run the module; when it answers that it wants an archive, deliver that and run it again."""
+        super().run(tmp, task_vars)
+        args = dict(self._task.args)
+        result = self._call(args, task_vars)
+        wanted = result.pop("wants_archive", None)
+        if wanted is None:
+            return result
+        archive, sha256 = _cached(releases.Release(**wanted))
+        remote = self._transfer_file(
+            str(archive), self._connection._shell.join_path(self._connection._shell.tmpdir, archive.name)
+        )
+        self._fixup_perms2((self._connection._shell.tmpdir, remote))
+        args["release"] = {**args["release"], "sha256": sha256, "archive": remote}
+        return self._call(args, task_vars)
+
+    def _call(self, args: dict[str, t.Any], task_vars: dict[str, t.Any] | None) -> dict[str, t.Any]:
+        # Modules log their arguments on the host; whole configuration files do not belong into the journal.
+        quiet = {**(task_vars or {}), "ansible_no_target_syslog": True}
+        return t.cast("dict[str, t.Any]", self._execute_module(module_name=MODULE, module_args=args, task_vars=quiet))
+
+
+def _cached(release: releases.Release) -> tuple[Path, str]:
+    """Return the archive from the controller's cache, and its SHA-256; the first host that asks fetches it."""
+    directory = _cache() / hashlib.sha256(release.url.encode()).hexdigest()[:16]
+    known = directory / "sha256"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with (directory / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if known.exists() and release.sha256 in (None, known.read_text()):
+                return directory / release.filename, known.read_text()
+            archive, sha256 = releases.fetch(release, directory)
+            known.write_text(sha256)
+            return archive, sha256
+    except (releases.ReleaseError, OSError) as error:
+        raise AnsibleActionFail(f"the controller could not fetch the release: {error}") from error
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpufleet" / "releases"

@@ -1,0 +1,383 @@
+# Copyright: the gpufleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""One service on this host: see how it is, and carry a plan out so that nothing is lost when it fails.
+
+/opt/gpufleet/<service>/<version>/     releases, each complete
+/opt/gpufleet/<service>/current        link to the one that runs
+/opt/gpufleet/<service>/manifest.json  what was placed on this host, to know later what to remove
+/opt/gpufleet/<service>/journal.json   exists only while a plan is being carried out: the state to go back to
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import errno
+import fcntl
+import grp
+import json
+import os
+import pwd
+import shutil
+import tempfile
+import time
+import typing as t
+from pathlib import Path
+
+from . import health as healths
+from . import release as releases
+from .plan import File, FileState, Host, Plan, Service, make_plan
+from .systemd import Systemd, SystemdError
+
+ROOT = Path("/opt/gpufleet")
+LOCK_PATIENCE = 300  # seconds; another run may be waiting for a slow start
+
+
+class ServiceError(Exception):
+    """The service could not be brought to its state; ``journal`` holds its last log lines."""
+
+    def __init__(self, message: str, journal: t.Sequence[str] = (), rolled_back: bool = False) -> None:
+        super().__init__(message)
+        self.journal = list(journal)
+        self.rolled_back = rolled_back
+
+
+class ServiceHost:
+    """This host, as far as one service is concerned."""
+
+    def __init__(self, want: Service, health: healths.Health | None, run: healths.Run) -> None:
+        self.want = want
+        self.health = health
+        self.root = ROOT / want.name
+        self.unit = f"{want.name}.service"
+        self._run = run
+        self._systemd = Systemd(run)
+        self._manifest_file = self.root / "manifest.json"
+        self._journal_file = self.root / "journal.json"
+
+    # -- see ----------------------------------------------------------------------------------
+
+    def observe(self) -> Host:
+        """Return this host as it is."""
+        manifest = _read_json(self._manifest_file)
+        placed = dict(manifest.get("files", {}))
+        paths = [file.path for file in self.want.files] + list(placed) + [self.want.unit_path]
+        state = self._systemd.show(self.unit)
+        if state.file.startswith("masked") and self.want.state != "absent":
+            raise ServiceError(f"{self.unit} is masked on this host: systemctl unmask {self.unit}")
+        return Host(
+            files={path: state for path in paths for state in [_file_state(Path(path))] if state},
+            directories=frozenset(path for path in self.want.directories if Path(path).is_dir()),
+            placed={path: effect for path, effect in placed.items() if os.path.lexists(path)},
+            managed=self.root.exists(),
+            releases=releases.installed(self.root),
+            current=self._current(),
+            previous=manifest.get("previous"),
+            active=state.active in ("active", "reloading"),
+            enabled=state.file.startswith("enabled"),
+            unfinished=self._journal_file.exists(),
+            data=tuple(path for path in _data_directories(self.want.name) if Path(path).exists()),
+        )
+
+    def _current(self) -> str | None:
+        link = self.root / "current"
+        return str(link.readlink()) if link.is_symlink() else None
+
+    def probe(self) -> str | None:
+        """Look at the running service once. Return None when it is well, else the reason in words."""
+        return healths.probe(self.health, self.unit, self._run) if self.health else None
+
+    # -- do -----------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def locked(self) -> t.Iterator[None]:
+        """Keep two runs from working on the same service at once."""
+        with Path(f"/run/gpufleet-{self.want.name}.lock").open("w") as lock:
+            deadline = time.monotonic() + LOCK_PATIENCE
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError as error:
+                    if time.monotonic() > deadline:
+                        raise ServiceError(f"another run has been working on {self.unit} for too long") from error
+                    time.sleep(0.2)
+            yield
+
+    def install(self, delivered: Path | None) -> None:
+        """Put the wanted release beside what runs. ``delivered`` is an archive that is on this host already."""
+        release = self.want.release
+        assert release is not None
+        downloads = self.root / ".download"
+        if delivered:
+            assert release.sha256 is not None
+            releases.verify(delivered, release.sha256, f"the delivered {release.filename}")
+            archive, sha256 = delivered, release.sha256
+        else:
+            archive, sha256 = releases.fetch(release, downloads)
+        releases.install(release, archive, sha256, self.root)
+        shutil.rmtree(downloads, ignore_errors=True)
+
+    def check_files(self, plan: Plan) -> None:
+        """Run the validation commands on the new files before any of them is live. Raises ServiceError."""
+        release = self.root / (plan.current or "current")
+        touched = {file.path for file in plan.write} | set(plan.remove)
+        for file in self.want.files:
+            scope = self._scope(file.path)
+            if not file.validate or not (plan.switch or any(_within(path, scope) for path in touched)):
+                continue
+            with tempfile.TemporaryDirectory(prefix="gpufleet-") as stage:
+                staged = self._stage(scope, file, Path(stage), plan)
+                places = {"{file}": str(staged), "{release}": str(release)}
+                code, out, err = self._run([_filled(word, places) for word in file.validate])
+                if code != 0:
+                    said = (err + out).strip().replace(f"{stage}/", "")
+                    raise ServiceError(f"the new {file.path} is refused, the old one stays: {said}")
+
+    def _scope(self, path: str) -> str:
+        """The widest of the service's own directories that holds ``path``: what the file may refer to."""
+        return min((parent for parent in self.want.directories if _within(path, parent)), key=len, default=path)
+
+    def _stage(self, scope: str, file: File, stage: Path, plan: Plan) -> Path:
+        """Build what ``scope`` will look like, files that others put there included, and return where ``file`` is."""
+        if scope == file.path:
+            staged = stage / Path(file.path).name
+            staged.write_bytes(file.content)
+            return staged
+        copy = stage / Path(scope).name
+        if Path(scope).is_dir():
+            shutil.copytree(scope, copy, symlinks=True)
+        for path in plan.remove:
+            if _within(path, scope):
+                (copy / Path(path).relative_to(scope)).unlink()
+        for new in self.want.files:
+            if _within(new.path, scope):
+                target = copy / Path(new.path).relative_to(scope)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(new.content)
+        return copy / Path(file.path).relative_to(scope)
+
+    def apply(self, plan: Plan, have: Host) -> None:
+        """Carry ``plan`` out. When the service does not get well, go back and raise ServiceError."""
+        begun = time.time()
+        self._begin(plan, have)
+        try:
+            self._place(plan)
+            self._order(plan)
+            reason = healths.wait(self.health, self._systemd, self.unit, self._run) if self._must_run(plan) else None
+        except (OSError, SystemdError, KeyError) as error:
+            reason = str(error)
+        if reason:
+            journal = self._systemd.journal(self.unit, begun)
+            self._go_back(reason, journal)
+        self._finish(plan, have)
+
+    def _must_run(self, plan: Plan) -> bool:
+        return plan.action in ("start", "restart", "reload")
+
+    def _begin(self, plan: Plan, have: Host) -> None:
+        """Write down the state to go back to. After a run that was cut, that is still the one before it."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        if self._journal_file.exists():
+            known = _read_json(self._journal_file)
+        else:
+            known = {"files": {}, "current": have.current, "active": have.active, "enabled": have.enabled}
+        for path in [file.path for file in plan.write] + list(plan.remove):
+            known["files"].setdefault(path, _frozen(have.files.get(path)))
+        _write_file(self._journal_file, json.dumps(known).encode(), 0o600)
+
+    def _place(self, plan: Plan) -> None:
+        for path in plan.make:
+            Path(path).mkdir(mode=0o755, parents=True, exist_ok=True)
+        for file in plan.write:
+            state = FileState(file.content, file.mode, file.owner, file.group)
+            _restore(Path(file.path), state)
+        for path in plan.remove:
+            Path(path).unlink()
+        if plan.switch and plan.current:
+            self._switch(plan.current)
+
+    def _switch(self, name: str | None) -> None:
+        link = self.root / "current"
+        if name is None:
+            link.unlink(missing_ok=True)
+            return
+        fresh = self.root / ".current"
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(name)
+        fresh.replace(link)
+
+    def _order(self, plan: Plan) -> None:
+        if plan.daemon_reload:
+            self._systemd.daemon_reload()
+        if plan.enable is not None:
+            self._systemd.enable(self.unit, plan.enable)
+        if plan.action:
+            self._systemd.order(plan.action, self.unit)
+
+    def _go_back(self, reason: str, journal: t.Sequence[str]) -> t.NoReturn:
+        """Put back what was there before, see it run again, and raise ServiceError."""
+        known = _read_json(self._journal_file)
+        problem = None
+        try:
+            now = self._systemd.show(self.unit)
+            if not known["active"] and now.active != "inactive":
+                self._systemd.order("stop", self.unit)
+            if not known["enabled"] and now.file == "enabled":
+                self._systemd.enable(self.unit, False)
+            for path, state in known["files"].items():
+                _restore(Path(path), _thawed(state))
+            self._switch(known["current"])
+            self._systemd.daemon_reload()
+            self._systemd.reset_failed(self.unit)
+            if known["active"]:
+                self._systemd.order("restart", self.unit)
+                problem = healths.wait(self.health, self._systemd, self.unit, self._run)
+        except (OSError, SystemdError, KeyError) as error:
+            problem = str(error)
+        if problem:
+            raise ServiceError(f"{reason}. The previous state was put back but is not well either: {problem}", journal)
+        self._journal_file.unlink()
+        was = (
+            "the previous state is back and runs" if known["active"] else "it did not run before, and is stopped again"
+        )
+        raise ServiceError(f"{reason}. Rolled back: {was}", journal, rolled_back=True)
+
+    def _finish(self, plan: Plan, have: Host) -> None:
+        for name in plan.prune:
+            shutil.rmtree(self.root / name)
+        previous = have.previous if plan.current == have.current else have.current
+        directories = dict.fromkeys([*_read_json(self._manifest_file).get("directories", []), *plan.make])
+        manifest = {
+            "files": {file.path: file.effect for file in self.want.files},
+            "directories": list(directories),
+            "previous": previous,
+        }
+        _write_file(self._manifest_file, json.dumps(manifest, indent=1).encode(), 0o600)
+        self._journal_file.unlink()
+
+    def remove(self, plan: Plan) -> None:
+        """Carry a removal out; repeating one that was cut is safe, since the manifest goes last."""
+        self._order(plan._replace(daemon_reload=False))
+        for path in plan.remove:
+            Path(path).unlink(missing_ok=True)
+        for path in _read_json(self._manifest_file).get("directories", [])[::-1]:
+            with contextlib.suppress(OSError):
+                Path(path).rmdir()  # only when empty: what others put there is theirs
+        if plan.daemon_reload:
+            self._systemd.daemon_reload()
+            self._systemd.reset_failed(self.unit)
+        if plan.forget:
+            shutil.rmtree(self.root)
+        for path in plan.purge:
+            _delete(Path(path))
+
+
+def bring(host: ServiceHost, delivered: Path | None) -> tuple[Plan, Host]:
+    """Bring this host's service to its state. Return the plan that was carried out, and the host as it was.
+
+    Raises ServiceError, ReleaseError.
+    """
+    with host.locked():
+        before = have = host.observe()
+        first = plan = make_plan(host.want, have)
+        if plan.forget or plan.purge:
+            host.remove(plan)
+            return first, before
+        if plan.install:
+            host.install(delivered)
+            have = host.observe()
+            plan = make_plan(host.want, have)
+        if plan.changes:
+            host.check_files(plan)
+            host.apply(plan, have)
+        return first, before
+
+
+# -- files --------------------------------------------------------------------------------------
+
+
+def _data_directories(name: str) -> tuple[str, ...]:
+    """Where StateDirectory=, CacheDirectory= and LogsDirectory= named as the service live (systemd.exec(5))."""
+    return tuple(f"/var/{kind}/{private}{name}" for kind in ("lib", "cache", "log") for private in ("", "private/"))
+
+
+def _delete(path: Path) -> None:
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _filled(word: str, places: dict[str, str]) -> str:
+    for place, value in places.items():
+        word = word.replace(place, value)
+    return word
+
+
+def _within(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
+def _file_state(path: Path) -> FileState | None:
+    try:
+        status = path.stat()
+        return FileState(path.read_bytes(), status.st_mode & 0o7777, _user(status.st_uid), _group(status.st_gid))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return None
+        raise
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def _restore(path: Path, state: FileState | None) -> None:
+    """Make ``path`` as ``state`` says; None means that there is no such file."""
+    if state is None:
+        path.unlink(missing_ok=True)
+        return
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    uid = int(state.owner) if state.owner.isdigit() else pwd.getpwnam(state.owner).pw_uid
+    gid = int(state.group) if state.group.isdigit() else grp.getgrnam(state.group).gr_gid
+    _write_file(path, state.content, state.mode, uid, gid)
+
+
+def _write_file(path: Path, content: bytes, mode: int, uid: int = 0, gid: int = 0) -> None:
+    """Replace ``path`` in one step, so that a reader sees the old content or the new."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as sink:
+        sink.write(content)
+        os.fchown(descriptor, uid, gid)
+        os.fchmod(descriptor, mode)
+        sink.flush()
+        os.fsync(descriptor)
+    fresh.replace(path)
+
+
+def _read_json(path: Path) -> dict[str, t.Any]:
+    try:
+        return t.cast(dict[str, t.Any], json.loads(path.read_text()))
+    except FileNotFoundError:
+        return {}
+
+
+def _frozen(state: FileState | None) -> dict[str, t.Any] | None:
+    return {**state._asdict(), "content": base64.b64encode(state.content).decode()} if state else None
+
+
+def _thawed(frozen: dict[str, t.Any] | None) -> FileState | None:
+    return FileState(**{**frozen, "content": base64.b64decode(frozen["content"])}) if frozen else None

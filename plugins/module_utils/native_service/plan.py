@@ -1,0 +1,219 @@
+# Copyright: the gpufleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What has to happen for a host to run a service as described. Nothing here touches a host."""
+
+from __future__ import annotations
+
+import typing as t
+
+from . import release as releases
+
+# What a change of a file asks of the running service, the weakest first.
+EFFECTS = ("none", "reload", "restart")
+
+
+class File(t.NamedTuple):
+    """A file as it is to be. ``effect`` is one of EFFECTS; ``validate`` is a command, split into words."""
+
+    path: str
+    content: bytes
+    mode: int = 0o644
+    owner: str = "root"
+    group: str = "root"
+    effect: str = "restart"
+    secret: bool = False
+    validate: tuple[str, ...] = ()
+
+
+class FileState(t.NamedTuple):
+    """A file as it is on the host."""
+
+    content: bytes
+    mode: int
+    owner: str
+    group: str
+
+
+class Service(t.NamedTuple):
+    """A service as it is to be. The unit file is one of ``files``, at ``unit_path``."""
+
+    name: str
+    state: str  # started, stopped or absent
+    unit_path: str
+    files: tuple[File, ...] = ()
+    directories: tuple[str, ...] = ()
+    release: releases.Release | None = None
+    can_reload: bool = False
+    purge: bool = False
+
+
+class Host(t.NamedTuple):
+    """A host as it is, in everything that concerns one service.
+
+    ``placed`` is path -> effect of the files that earlier runs put there. ``unfinished`` is True when
+    an earlier run was cut between its first change and its last: what runs may not be what is on disk.
+    """
+
+    files: t.Mapping[str, FileState]
+    directories: frozenset[str] = frozenset()
+    placed: t.Mapping[str, str] = {}
+    managed: bool = False
+    releases: t.Mapping[str, releases.Installed] = {}
+    current: str | None = None
+    previous: str | None = None
+    active: bool = False
+    enabled: bool = False
+    unfinished: bool = False
+    data: tuple[str, ...] = ()
+
+
+class Plan(t.NamedTuple):
+    """The difference between a Service and a Host. Empty when there is none."""
+
+    install: bool = False
+    switch: bool = False
+    current: str | None = None  # directory of the release to run, None while it is not installed
+    write: tuple[File, ...] = ()
+    remove: tuple[str, ...] = ()
+    make: tuple[str, ...] = ()
+    daemon_reload: bool = False
+    enable: bool | None = None  # None: leave as it is
+    action: str | None = None  # start, restart, reload, stop
+    prune: tuple[str, ...] = ()
+    forget: bool = False  # remove everything that was ever placed
+    purge: tuple[str, ...] = ()
+
+    @property
+    def changes(self) -> bool:
+        """True when the host is not as described."""
+        return self != Plan(current=self.current)
+
+
+def make_plan(want: Service, have: Host) -> Plan:
+    """Return what turns ``have`` into ``want``."""
+    if want.state == "absent":
+        return _removal(want, have)
+    current = releases.find(want.release, have.releases) if want.release else None
+    install = want.release is not None and current is None
+    switch = want.release is not None and (install or current != have.current)
+    write = tuple(file for file in want.files if _differs(file, have.files.get(file.path)))
+    wanted = {file.path for file in want.files}
+    remove = tuple(path for path in have.placed if path not in wanted)
+    effect = _strongest(
+        [file.effect for file in write],
+        [have.placed[path] for path in remove],
+        ["restart"] if switch or have.unfinished else [],
+    )
+    return Plan(
+        install=install,
+        switch=switch,
+        current=current,
+        write=write,
+        remove=remove,
+        make=tuple(path for path in want.directories if path not in have.directories),
+        daemon_reload=want.unit_path in [file.path for file in write] or have.unfinished,
+        enable=None if have.enabled == (want.state == "started") else not have.enabled,
+        action=_action(want, have, effect),
+        prune=_outdated(current, have) if want.release and not install else (),
+    )
+
+
+def _removal(want: Service, have: Host) -> Plan:
+    """Take away what was placed. A unit of the same name that somebody else wrote stays as it is."""
+    purge = have.data if want.purge else ()
+    if not have.managed:
+        return Plan(purge=purge)
+    return Plan(
+        remove=tuple(have.placed),
+        daemon_reload=True,
+        enable=False if have.enabled else None,
+        action="stop" if have.active else None,
+        forget=True,
+        purge=purge,
+    )
+
+
+def _differs(file: File, state: FileState | None) -> bool:
+    return state != FileState(file.content, file.mode, file.owner, file.group)
+
+
+def _strongest(*effects: t.Iterable[str]) -> str:
+    return max((effect for group in effects for effect in group), key=EFFECTS.index, default="none")
+
+
+def _action(want: Service, have: Host, effect: str) -> str | None:
+    if want.state == "stopped":
+        return "stop" if have.active else None
+    if not have.active:
+        return "start"
+    if effect == "reload" and not want.can_reload:
+        return "restart"
+    return None if effect == "none" else effect
+
+
+def _outdated(current: str | None, have: Host) -> tuple[str, ...]:
+    """Two releases stay: the one that runs and the one before it, to go back to without a download."""
+    keep = {current, have.previous if current == have.current else have.current}
+    return tuple(name for name in have.releases if name not in keep)
+
+
+def summary(plan: Plan, want: Service, have: Host) -> list[str]:
+    """Return the plan in words, one line a change."""
+    version = want.release.version if want.release else ""
+    before = _version(have) or "none"
+    lines = []
+    if plan.switch:
+        lines.append(f"release {before} -> {version}")
+    lines += [f"directory {path}" for path in plan.make]
+    lines += [f"write {file.path}" for file in plan.write]
+    lines += [f"remove {path}" for path in plan.remove]
+    lines += [f"remove release {name}" for name in plan.prune]
+    lines += [f"remove {path} with all data" for path in plan.purge]
+    if plan.enable is not None:
+        lines.append("enable" if plan.enable else "disable")
+    if plan.action:
+        lines.append(plan.action)
+    if have.unfinished:
+        lines.append("finish an earlier run that was cut")
+    return lines
+
+
+def diff(plan: Plan, want: Service, have: Host) -> list[dict[str, str]]:
+    """Return the plan in Ansible's diff format. The content of a secret never appears."""
+    entries = []
+    if plan.switch and want.release:
+        entries.append(_entry(f"{want.name} release", _version(have), want.release.version))
+    for file in plan.write:
+        state = have.files.get(file.path)
+        entries.append(_entry(file.path, _before(state, file.secret), _after(file)))
+    entries += [_entry(path, _before(have.files.get(path)), "") for path in plan.remove]
+    return entries
+
+
+def _version(have: Host) -> str:
+    current = have.releases.get(have.current or "")
+    return current.version if current else ""
+
+
+def _entry(header: str, before: str, after: str) -> dict[str, str]:
+    return {"before_header": header, "after_header": header, "before": before, "after": after}
+
+
+def _before(state: FileState | None, secret: bool = False) -> str:
+    """What only its owner may read on the host is not shown to whoever reads the log."""
+    if state is None:
+        return ""
+    return "(old secret content)\n" if secret or not state.mode & 0o004 else _text(state)
+
+
+def _after(file: File) -> str:
+    state = FileState(file.content, file.mode, file.owner, file.group)
+    return "(new secret content)\n" if file.secret else _text(state)
+
+
+def _text(state: FileState) -> str:
+    head = f"# {state.owner}:{state.group} {state.mode:04o}\n"
+    try:
+        return head + state.content.decode()
+    except UnicodeDecodeError:
+        return head + f"({len(state.content)} bytes, not text)\n"

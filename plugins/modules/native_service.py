@@ -1,0 +1,421 @@
+#!/usr/bin/python
+# Copyright: the gpufleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: native_service
+short_description: Bring one systemd service to its described state
+version_added: "0.1.0"
+description:
+  - Brings a service with its release, its files and its unit to the described state in one round trip to the host,
+    and does nothing when it is there already.
+  - A release is a versioned archive, verified by SHA-256, unpacked to C(/opt/gpufleet/NAME/VERSION/). The link
+    C(/opt/gpufleet/NAME/current) is switched in one step. The release before it stays on the host, so that going
+    back needs no download; older ones are removed.
+  - The unit runs in a strict sandbox unless O(unit) says otherwise.
+  - After a start, restart or reload the service has to answer its O(health) check. When it does not, the release,
+    the files and the unit from before are put back and run again, and the task fails with the reason and the last
+    journal lines.
+  - A run that was cut is finished, or undone, by the next one.
+author:
+  - The gpufleet authors (@gpufleet)
+attributes:
+  check_mode:
+    description: Says what would change, and validates the new files when the release they need is on the host.
+    support: full
+  diff_mode:
+    description: Shows the files that change. The content of secrets is never shown.
+    support: full
+  platform:
+    description: Hosts run by systemd.
+    support: full
+    platforms: linux
+options:
+  name:
+    description: Name of the service; its unit is C(NAME.service).
+    type: str
+    required: true
+  state:
+    description:
+      - V(started) means installed, running, and started at boot.
+      - V(stopped) means installed, not running, and not started at boot.
+      - V(absent) means that everything this module placed is gone. Data stays, see O(purge).
+    type: str
+    choices: [started, stopped, absent]
+    default: started
+  release:
+    description: The program. Leave it out for a service whose program is on the host already.
+    type: dict
+    suboptions:
+      version:
+        description: Version, which also names the directory.
+        type: str
+        required: true
+      url:
+        description:
+          - Where the archive is. C({arch}) stands for V(amd64) or V(arm64), as the host is.
+          - A name that ends in C(.tar.gz), C(.tgz), C(.tar.xz), C(.tar) or C(.zip) is unpacked, without its one
+            top directory. Anything else is a program in a single file.
+        type: str
+        required: true
+      sha256:
+        description: SHA-256 of the archive in hexadecimal, or a dictionary of them by architecture.
+        type: raw
+      checksum_url:
+        description:
+          - File with lines of SHA-256 and file name, in which the archive is looked up when O(release.sha256) does
+            not say. It is read only when the release has to be installed.
+        type: str
+      delivery:
+        description:
+          - V(host) lets the host download.
+          - V(controller) downloads once to the controller's cache (C($XDG_CACHE_HOME/gpufleet/releases)), and hands
+            the archive to those hosts that lack it.
+        type: str
+        choices: [host, controller]
+        default: host
+      archive:
+        description: Path on the host of an archive that was handed over. The action plugin sets it.
+        type: path
+  files:
+    description:
+      - The files of the service. Files that an earlier run placed and that are listed no longer are removed.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Absolute path.
+        type: path
+        required: true
+      content:
+        description: Content.
+        type: str
+      secret_content:
+        description: Content that must not appear in output, diffs and logs. Give it a mode that hides it, too.
+        type: str
+      mode:
+        description: Mode in octal.
+        type: str
+        default: "0644"
+      owner:
+        description: Owner.
+        type: str
+        default: root
+      group:
+        description: Group.
+        type: str
+        default: root
+      on_change:
+        description: What the running service needs when this file changes.
+        type: str
+        choices: [restart, reload, none]
+        default: restart
+      validate:
+        description:
+          - Command that has to accept the new file before it goes live.
+          - C({file}) is the new file, within a copy of that one of O(directories) which holds it, with all other new
+            files in place. C({release}) is the directory of the release.
+        type: str
+  directories:
+    description: Directories that the service owns. They are made, and removed with the service when they are empty.
+    type: list
+    elements: path
+    default: []
+  command:
+    description:
+      - The program and its arguments, word by word; no quoting is needed.
+      - C({release}) in the first word is the directory of the release that runs.
+    type: list
+    elements: str
+    default: []
+  unit:
+    description:
+      - The unit as sections with directives, on top of the sandbox. A list repeats its directive, V(null) drops
+        a directive of the sandbox. C(ExecStart) comes from O(command).
+      - With C(ExecReload) the service is reloaded, not restarted, when only files change that need no restart.
+    type: dict
+    default: {}
+  health:
+    description: What shows that the service works.
+    type: dict
+    suboptions:
+      url:
+        description:
+          - URL that has to answer with status 200. The program on that port has to be this service's own.
+        type: str
+      command:
+        description: Command that has to exit with 0.
+        type: str
+      timeout:
+        description: Seconds within which it has to be well.
+        type: float
+        default: 30
+  purge:
+    description: With O(state=absent), also remove the data below C(/var/lib), C(/var/cache) and C(/var/log).
+    type: bool
+    default: false
+requirements:
+  - python >= 3.9 on the host
+notes:
+  - Needs root on the host.
+  - Only one run at a time works on a service; a second one waits.
+"""
+
+EXAMPLES = r"""
+- name: A service from a release archive
+  gpufleet.monitoring.native_service:
+    name: node_exporter
+    release:
+      version: 1.12.1
+      url: https://github.com/prometheus/node_exporter/releases/download/v1.12.1/node_exporter-1.12.1.linux-{arch}.tar.gz
+      checksum_url: https://github.com/prometheus/node_exporter/releases/download/v1.12.1/sha256sums.txt
+    command: ["{release}/node_exporter", "--collector.systemd"]
+    unit:
+      Unit:
+        Description: Prometheus exporter for machine metrics
+      Service:
+        ProtectHome: read-only
+    health:
+      url: http://127.0.0.1:9100/
+
+- name: A configuration that is validated before it goes live, and needs no restart
+  gpufleet.monitoring.native_service:
+    name: prometheus
+    directories:
+      - /etc/prometheus
+    files:
+      - path: /etc/prometheus/prometheus.yml
+        content: "{{ lookup('ansible.builtin.template', 'prometheus.yml.j2') }}"
+        validate: "{release}/promtool check config {file}"
+        on_change: reload
+    command: ["{release}/prometheus", "--config.file=/etc/prometheus/prometheus.yml"]
+    unit:
+      Service:
+        ExecReload: /bin/kill -HUP $MAINPID
+
+- name: Take it all away, with its data
+  gpufleet.monitoring.native_service:
+    name: node_exporter
+    state: absent
+    purge: true
+"""
+
+RETURN = r"""
+actions:
+  description: What was done, or in check mode would be done, in order.
+  returned: always
+  type: list
+  elements: str
+  sample: ["release 1.11.1 -> 1.12.1", "write /etc/systemd/system/node_exporter.service", "restart"]
+healthy:
+  description: Whether the service answers. On a host where nothing changed, it was asked once.
+  returned: when state is started, except in check mode with changes
+  type: bool
+release:
+  description: The release that runs.
+  returned: when a release is described and installed
+  type: dict
+  sample: {"version": "1.12.1", "path": "/opt/gpufleet/node_exporter/1.12.1"}
+rolled_back:
+  description: True when the service failed and the state from before is back.
+  returned: on failure
+  type: bool
+journal:
+  description: The last lines that the service wrote to the journal.
+  returned: on failure
+  type: list
+  elements: str
+"""
+
+import os
+import shlex
+import typing as t
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils.native_service import release as releases
+from ..module_utils.native_service import unit as units
+from ..module_utils.native_service.health import Health
+from ..module_utils.native_service.host import ROOT, ServiceError, ServiceHost, bring
+from ..module_utils.native_service.plan import File, Host, Plan, Service, diff, make_plan, summary
+from ..module_utils.native_service.systemd import Systemd, SystemdError
+
+RELEASE_OPTIONS = {
+    "version": {"type": "str", "required": True},
+    "url": {"type": "str", "required": True},
+    "sha256": {"type": "raw"},
+    "checksum_url": {"type": "str"},
+    "delivery": {"type": "str", "choices": ["host", "controller"], "default": "host"},
+    "archive": {"type": "path"},
+}
+FILE_OPTIONS = {
+    "path": {"type": "path", "required": True},
+    "content": {"type": "str"},
+    "secret_content": {"type": "str", "no_log": True},
+    "mode": {"type": "str", "default": "0644"},
+    "owner": {"type": "str", "default": "root"},
+    "group": {"type": "str", "default": "root"},
+    "on_change": {"type": "str", "choices": ["restart", "reload", "none"], "default": "restart"},
+    "validate": {"type": "str"},
+}
+HEALTH_OPTIONS = {
+    "url": {"type": "str"},
+    "command": {"type": "str"},
+    "timeout": {"type": "float", "default": 30},
+}
+ARGUMENTS = {
+    "name": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["started", "stopped", "absent"], "default": "started"},
+    "release": {"type": "dict", "options": RELEASE_OPTIONS},
+    "files": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": FILE_OPTIONS,
+        "required_one_of": [("content", "secret_content")],
+        "mutually_exclusive": [("content", "secret_content")],
+    },
+    "directories": {"type": "list", "elements": "path", "default": []},
+    "command": {"type": "list", "elements": "str", "default": []},
+    "unit": {"type": "dict", "default": {}},
+    "health": {
+        "type": "dict",
+        "options": HEALTH_OPTIONS,
+        "required_one_of": [("url", "command")],
+        "mutually_exclusive": [("url", "command")],
+    },
+    "purge": {"type": "bool", "default": False},
+}
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        ARGUMENTS,
+        supports_check_mode=True,
+        required_if=[("state", "started", ["command"]), ("state", "stopped", ["command"])],
+    )
+    _check_host(module)
+    os.umask(0o022)  # a hardened root umask must not hide the program from the service's own user
+    try:
+        module.exit_json(**_run(module))
+    except ServiceError as error:
+        module.fail_json(_with_journal(error), rolled_back=error.rolled_back, journal=error.journal)
+    except (releases.ReleaseError, ValueError) as error:
+        module.fail_json(f"{error}. {module.params['name']} is as it was", rolled_back=False, journal=[])
+    except (SystemdError, OSError) as error:
+        module.fail_json(str(error), rolled_back=False, journal=[])
+
+
+def _check_host(module: AnsibleModule) -> None:
+    if not Systemd.is_running():
+        module.fail_json("this host is not run by systemd, which native services need")
+    if os.geteuid() != 0:
+        module.fail_json("native_service needs root on the host: set become: true")
+
+
+def _with_journal(error: ServiceError) -> str:
+    """The reason, followed by the journal lines, since an operator reads the message and not the result."""
+    return "\n".join([str(error), *(f"  journal: {line}" for line in error.journal)])
+
+
+def _run(module: AnsibleModule) -> dict[str, t.Any]:
+    want = _service(module)
+    host = ServiceHost(want, _health(module.params["health"]), module.run_command)
+    archive = module.params["release"] and module.params["release"]["archive"]
+    have = host.observe()
+    plan = make_plan(want, have)
+    if module.check_mode:
+        if plan.changes and not plan.install:
+            host.check_files(plan)
+    elif plan.install and module.params["release"]["delivery"] == "controller" and not archive:
+        return {"changed": False, "wants_archive": _archive_wanted(want)}
+    elif plan.changes:
+        plan, have = bring(host, Path(archive) if archive else None)
+    return _result(module, host, plan, have)
+
+
+def _archive_wanted(want: Service) -> dict[str, t.Any]:
+    """What the action plugin has to fetch for this host."""
+    assert want.release is not None
+    return dict(want.release._asdict())
+
+
+def _result(module: AnsibleModule, host: ServiceHost, plan: Plan, have: Host) -> dict[str, t.Any]:
+    want = host.want
+    result: dict[str, t.Any] = {
+        "changed": plan.changes,
+        "actions": summary(plan, want, have) if plan.changes else [],
+        "diff": diff(plan, want, have),
+    }
+    if want.state == "started" and not (module.check_mode and plan.changes):
+        problem = None if plan.changes else host.probe()
+        result["healthy"] = problem is None
+        if problem:
+            module.warn(f"{host.unit} runs as described, but is not well: {problem}")
+    if want.release and (host.root / "current").is_symlink():
+        path = (host.root / "current").resolve()
+        result["release"] = {"version": want.release.version, "path": str(path)}
+    return result
+
+
+def _service(module: AnsibleModule) -> Service:
+    """Return the service that the module's arguments describe. Raises ValueError, ReleaseError."""
+    params = module.params
+    name, state = params["name"], params["state"]
+    unit_path = f"/etc/systemd/system/{name}.service"
+    if state == "absent":
+        return Service(name, state, unit_path, purge=params["purge"])
+    service = {"ExecStart": _exec_start(name, params["command"]), **(params["unit"].get("Service") or {})}
+    version = Systemd(module.run_command).version()
+    text = units.render(name, {**params["unit"], "Service": service}, version)
+    unit = File(unit_path, text.encode())
+    return Service(
+        name,
+        state,
+        unit_path,
+        files=(*(_file(file) for file in params["files"]), unit),
+        directories=tuple(params["directories"]),
+        release=params["release"] and releases.from_params(params["release"], releases.architecture()),
+        can_reload=bool(service.get("ExecReload")),
+    )
+
+
+def _exec_start(name: str, command: t.Sequence[str]) -> str:
+    program = command[0].replace("{release}", str(ROOT / name / "current"))
+    return units.exec_line([program, *command[1:]])
+
+
+def _file(params: t.Mapping[str, t.Any]) -> File:
+    secret = params["content"] is None
+    return File(
+        path=params["path"],
+        content=(params["secret_content"] if secret else params["content"]).encode(),
+        mode=_mode(params["path"], params["mode"]),
+        owner=params["owner"],
+        group=params["group"],
+        effect=params["on_change"],
+        secret=secret,
+        validate=tuple(shlex.split(params["validate"] or "")),
+    )
+
+
+def _mode(path: str, mode: str) -> int:
+    try:
+        return int(mode, 8)
+    except ValueError:
+        raise ValueError(f"files: the mode of {path} is not octal: {mode!r}") from None
+
+
+def _health(params: t.Mapping[str, t.Any] | None) -> Health | None:
+    if params is None:
+        return None
+    return Health(params["url"], tuple(shlex.split(params["command"] or "")), params["timeout"])
+
+
+if __name__ == "__main__":
+    main()
