@@ -84,7 +84,8 @@ def from_params(params: t.Mapping[str, t.Any], arch: str) -> Release:
     if not sha256 and not params.get("checksum_url"):
         raise ReleaseError("release needs sha256 or checksum_url: nothing is installed unverified")
     version = str(params["version"])
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+~_-]*", version):
+    # A digit, so that no version is called "current" or "manifest.json".
+    if not re.fullmatch(r"(?=.*\d)[A-Za-z0-9][A-Za-z0-9.+~_-]*", version):
         raise ReleaseError(f"release.version cannot name a directory: {version!r}")
     return Release(
         version,
@@ -318,7 +319,7 @@ def _refuse_links_out(target: Path) -> None:
 def _inside(target: Path, name: str) -> Path:
     """Return where an archive's member goes. Raises ReleaseError if that is not below ``target``."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
-    if not parts or parts[0].startswith("/") or ".." in parts or ":" in parts[0]:
+    if not parts or parts[0].startswith("/") or ".." in parts or ":" in parts[0] or "\0" in name:
         raise ReleaseError(f"the archive is refused: its member {name!r} would leave the release directory")
     path = target.joinpath(*parts)
     parent = path.parent.resolve()

@@ -1,0 +1,117 @@
+"""Health: an answer counts only if it comes from the service itself."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import socket
+import threading
+
+import pytest
+from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service import health as healths
+from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.systemd import Systemd, UnitState
+
+
+@pytest.fixture
+def port():
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(500 if self.path == "/ill" else 200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+
+
+class FakeSystemd(Systemd):
+    """Gives one prepared state after the other, the last one for ever."""
+
+    def __init__(self, *states):
+        super().__init__(lambda _words: (0, "", ""))
+        self.states = list(states)
+
+    def show(self, _unit):
+        return self.states.pop(0) if len(self.states) > 1 else self.states[0]
+
+
+RUNNING = UnitState("active", "running", "enabled", "success", 0)
+
+
+def wait(systemd, url=None, command=(), timeout=1.0, run=None):
+    health = healths.Health(url, tuple(command), timeout)
+    return healths.wait(health, systemd, "demo.service", run or (lambda _words: (0, "", "")))
+
+
+def test_the_kernel_tells_who_listens(port):
+    owner = healths.listener(port)
+    assert owner is not None
+    assert owner.pid == os.getpid()
+    assert healths.listener(1) is None
+
+
+def test_an_answer_of_another_program_is_not_the_services(port):
+    reason = wait(FakeSystemd(RUNNING), f"http://127.0.0.1:{port}/")
+    assert f"port {port} belongs to another service" in reason
+    assert str(os.getpid()) in reason
+
+
+def test_an_answer_of_the_service_counts(port, monkeypatch):
+    monkeypatch.setattr(healths, "_unit", lambda _process: "demo.service")
+    assert wait(FakeSystemd(RUNNING), f"http://127.0.0.1:{port}/") is None
+
+
+def test_an_error_status_is_not_an_answer(port):
+    assert "500" in wait(FakeSystemd(RUNNING), f"http://127.0.0.1:{port}/ill", timeout=0.1)
+
+
+def test_a_proxy_of_the_environment_is_not_asked(port, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setattr(healths, "_unit", lambda _process: "demo.service")
+    assert wait(FakeSystemd(RUNNING), f"http://127.0.0.1:{port}/") is None
+
+
+def test_nobody_listening_is_a_reason():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        reason = wait(FakeSystemd(RUNNING), f"http://127.0.0.1:{free.getsockname()[1]}/", timeout=0.1)
+    assert "does not answer" in reason
+
+
+def test_a_service_that_failed_is_not_waited_for():
+    failed = UnitState("failed", "failed", "enabled", "exit-code", 0)
+    assert "failed (exit-code)" in wait(FakeSystemd(failed), "http://127.0.0.1:1/", timeout=3600)
+
+
+def test_a_service_that_keeps_dying_is_not_waited_for():
+    dying = UnitState("activating", "auto-restart", "enabled", "exit-code", 2)
+    assert "again and again" in wait(FakeSystemd(dying), "http://127.0.0.1:1/", timeout=3600)
+
+
+def test_a_service_may_take_its_time():
+    starting = UnitState("activating", "start", "enabled", "success", 0)
+    assert wait(FakeSystemd(starting, starting, RUNNING), command=["true"]) is None
+
+
+def test_the_command_decides_and_its_words_are_the_reason():
+    reason = wait(FakeSystemd(RUNNING), command=["check"], timeout=0.1, run=lambda _words: (3, "", "no key\n"))
+    assert reason == "the health command exited with 3: no key"
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [
+        ("0::/system.slice/demo.service\n", "demo.service"),
+        ("0::/system.slice/docker-0123.scope\n", "docker-0123.scope"),
+        ("12:pids:/x\n1:name=systemd:/system.slice/demo.service\n0::/\n", "demo.service"),
+        ("0::/user.slice/user-0.slice/session-1.scope\n", "session-1.scope"),
+        ("0::/\n", "no unit"),
+    ],
+)
+def test_the_unit_is_read_from_either_control_group_hierarchy(tmp_path, text, unit):
+    (tmp_path / "cgroup").write_text(text)
+    assert healths._unit(tmp_path) == unit

@@ -1,0 +1,185 @@
+"""The decisions of native_service: what is done to a host, and above all what is not."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.plan import (
+    File,
+    FileState,
+    Host,
+    Plan,
+    Service,
+    diff,
+    make_plan,
+    summary,
+)
+from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.release import Installed, Release
+from hypothesis import given
+from hypothesis import strategies as st
+
+UNIT = "/etc/systemd/system/demo.service"
+UNIT_FILE = File(UNIT, b"[Service]\n")
+CONFIG = File("/etc/demo/demo.yml", b"a: 1\n", effect="reload")
+RELEASE = Release("2.0", "https://example.org/demo-2.0.tar.gz", None, "https://example.org/sha256sums.txt")
+WANT = Service("demo", "started", UNIT, (CONFIG, UNIT_FILE), ("/etc/demo",), RELEASE, can_reload=True)
+
+
+def state_of(file: File) -> FileState:
+    return FileState(file.content, file.mode, file.owner, file.group)
+
+
+CONVERGED = Host(
+    files={file.path: state_of(file) for file in WANT.files},
+    directories=frozenset(["/etc/demo"]),
+    placed={file.path: file.effect for file in WANT.files},
+    managed=True,
+    releases={"1.0": Installed("1.0", "a" * 64, True), "2.0": Installed("2.0", "b" * 64, True)},
+    current="2.0",
+    previous="1.0",
+    active=True,
+    enabled=True,
+)
+
+
+def changed_on_disk(path: str) -> Host:
+    return CONVERGED._replace(files={**CONVERGED.files, path: FileState(b"other\n", 0o644, "root", "root")})
+
+
+def test_a_converged_host_is_left_alone():
+    plan = make_plan(WANT, CONVERGED)
+    assert not plan.changes
+    assert diff(plan, WANT, CONVERGED) == []
+
+
+def test_a_bare_host_gets_everything():
+    plan = make_plan(WANT, Host(files={}))
+    assert (plan.install, plan.switch, plan.enable, plan.action) == (True, True, True, "start")
+    assert [file.path for file in plan.write] == [CONFIG.path, UNIT]
+    assert plan.make == ("/etc/demo",)
+    assert plan.daemon_reload
+
+
+def test_a_config_change_reloads_and_a_unit_change_restarts():
+    assert make_plan(WANT, changed_on_disk(CONFIG.path)).action == "reload"
+    assert make_plan(WANT, changed_on_disk(UNIT)).action == "restart"
+
+
+def test_without_exec_reload_a_config_change_restarts():
+    assert make_plan(WANT._replace(can_reload=False), changed_on_disk(CONFIG.path)).action == "restart"
+
+
+def test_a_file_that_the_service_watches_itself_disturbs_nobody():
+    watched = CONFIG._replace(path="/etc/demo/targets.json", effect="none")
+    want = WANT._replace(files=(*WANT.files, watched))
+    plan = make_plan(want, CONVERGED)
+    assert plan.write == (watched,)
+    assert plan.action is None
+
+
+def test_a_file_no_longer_described_is_removed_with_the_effect_it_had():
+    have = CONVERGED._replace(
+        placed={**CONVERGED.placed, "/etc/demo/old.yml": "reload"},
+        files={**CONVERGED.files, "/etc/demo/old.yml": FileState(b"", 0o644, "root", "root")},
+    )
+    plan = make_plan(WANT, have)
+    assert plan.remove == ("/etc/demo/old.yml",)
+    assert plan.action == "reload"
+
+
+def test_mode_and_owner_count_as_differences():
+    for field, value in (("mode", 0o600), ("owner", "nobody"), ("group", "nogroup")):
+        state = state_of(CONFIG)._replace(**{field: value})
+        have = CONVERGED._replace(files={**CONVERGED.files, CONFIG.path: state})
+        assert make_plan(WANT, have).write == (CONFIG,)
+
+
+def test_going_back_to_the_kept_release_needs_no_download():
+    plan = make_plan(WANT._replace(release=RELEASE._replace(version="1.0")), CONVERGED)
+    assert not plan.install
+    assert plan.switch
+    assert (plan.current, plan.action, plan.prune) == ("1.0", "restart", ())
+
+
+def test_two_releases_stay_and_a_third_goes():
+    want = WANT._replace(release=RELEASE._replace(version="3.0"))
+    assert make_plan(want, CONVERGED).prune == ()  # nothing goes before the new one is there
+    have = CONVERGED._replace(releases={**CONVERGED.releases, "3.0": Installed("3.0", "c" * 64, True)})
+    assert make_plan(want, have).prune == ("1.0",)
+
+
+def test_a_damaged_release_is_installed_anew():
+    have = CONVERGED._replace(releases={"2.0": Installed("2.0", "b" * 64, False)})
+    assert make_plan(WANT, have).install
+
+
+def test_another_build_of_the_same_version_is_another_release():
+    want = WANT._replace(release=RELEASE._replace(sha256="d" * 64))
+    assert make_plan(want, CONVERGED).install
+
+
+def test_a_run_that_was_cut_is_finished_with_a_restart():
+    plan = make_plan(WANT, CONVERGED._replace(unfinished=True))
+    assert plan.changes
+    assert plan.action == "restart"
+    assert "finish an earlier run that was cut" in summary(plan, WANT, CONVERGED._replace(unfinished=True))
+
+
+def test_a_dead_service_is_started_and_a_disabled_one_enabled():
+    plan = make_plan(WANT, CONVERGED._replace(active=False, enabled=False))
+    assert (plan.action, plan.enable) == ("start", True)
+
+
+def test_stopped_stops_and_disables_and_stays_so():
+    want = WANT._replace(state="stopped")
+    plan = make_plan(want, CONVERGED)
+    assert (plan.action, plan.enable) == ("stop", False)
+    assert not make_plan(want, CONVERGED._replace(active=False, enabled=False)).changes
+
+
+def test_absent_removes_what_was_placed_and_keeps_data():
+    plan = make_plan(Service("demo", "absent", UNIT), CONVERGED._replace(data=("/var/lib/demo",)))
+    assert (plan.action, plan.enable, plan.forget) == ("stop", False, True)
+    assert set(plan.remove) == {CONFIG.path, UNIT}
+    assert plan.purge == ()
+
+
+def test_absent_with_purge_removes_data_too():
+    have = CONVERGED._replace(data=("/var/lib/demo",))
+    assert make_plan(Service("demo", "absent", UNIT, purge=True), have).purge == ("/var/lib/demo",)
+
+
+def test_absent_leaves_somebody_elses_unit_of_the_same_name_alone():
+    foreign = Host(files={UNIT: state_of(UNIT_FILE)}, active=True, enabled=True)
+    assert not make_plan(Service("demo", "absent", UNIT), foreign).changes
+
+
+def test_secrets_do_not_show_in_the_diff():
+    secret = File("/etc/demo/key", b"hunter2", mode=0o600, secret=True)
+    want = WANT._replace(files=(secret, UNIT_FILE))
+    old = FileState(b"old-hunter2", 0o600, "root", "root")
+    have = CONVERGED._replace(files={secret.path: old, UNIT: state_of(UNIT_FILE)}, placed={secret.path: "restart"})
+    assert "hunter2" not in str(diff(make_plan(want, have), want, have))
+    gone = WANT._replace(files=(UNIT_FILE,))
+    assert "hunter2" not in str(diff(make_plan(gone, have), gone, have))
+
+
+def test_the_diff_shows_the_release_and_the_text():
+    have = changed_on_disk(CONFIG.path)._replace(current="1.0")
+    entries = diff(make_plan(WANT, have), WANT, have)
+    assert [(entry["before"], entry["after"]) for entry in entries if "release" in entry["after_header"]] == [
+        ("1.0", "2.0")
+    ]
+    assert any("other" in entry["before"] and "a: 1" in entry["after"] for entry in entries)
+
+
+@pytest.mark.parametrize("state", ["started", "stopped"])
+@given(active=st.booleans(), enabled=st.booleans(), current=st.sampled_from([None, "1.0", "2.0"]), unit=st.booleans())
+def test_whatever_the_host_is_like_a_carried_out_plan_leaves_nothing_to_do(state, active, enabled, current, unit):
+    want = WANT._replace(state=state)
+    have = CONVERGED._replace(active=active, enabled=enabled, current=current)
+    if not unit:
+        have = have._replace(files={CONFIG.path: state_of(CONFIG)}, placed={})
+    plan = make_plan(want, have)
+    after = CONVERGED._replace(active=state == "started", enabled=state == "started")
+    assert plan.changes == (have._replace(previous="1.0", placed=CONVERGED.placed) != after)
+    assert make_plan(want, after) == Plan(current="2.0")
