@@ -1,0 +1,70 @@
+# make demo   a monitored fleet of lab hosts on this machine
+# make test   lint, unit tests and all Molecule scenarios
+# make lint, make unit, make bench, make clean
+#
+# demo, test and bench boot systemd machines, so they need root on Debian 12 or 13; they install what they need.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+export GPUFLEET_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/gpufleet
+VENV := $(GPUFLEET_CACHE)/venv-$(shell sha256sum requirements-dev.txt | cut -c1-12)
+PACKAGES := python3-venv openssh-client git systemd-container mmdebstrap nftables iproute2 xz-utils zstd \
+            debian-archive-keyring
+SCENARIOS := $(notdir $(patsubst %/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
+COLLECTION := ansible_collections.gpufleet.monitoring
+
+export PATH := $(VENV)/bin:$(PATH)
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+
+.PHONY: help demo test lint unit molecule bench clean distclean packages
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV) packages
+	molecule --no-ansi converge
+	@python3 molecule/lab/demo.py default
+
+test: lint unit molecule
+
+lint: $(VENV)
+	yamllint --strict .
+	ansible-lint --offline --strict
+	ruff check .
+	ruff format --check .
+	MYPYPATH=.collections mypy -p $(COLLECTION).plugins
+	cd molecule/lab && mypy --config-file ../../pyproject.toml *.py
+
+unit: $(VENV)
+	pytest tests/unit
+
+molecule: $(VENV) packages
+	@for scenario in $(SCENARIOS); do molecule --no-ansi test -s $$scenario || exit 1; done
+
+bench: $(VENV) packages
+	python3 tests/bench/run.py
+
+# Ends every lab that was made from this checkout; the cache of images and releases stays.
+clean: $(VENV)
+	python3 molecule/lab/lab.py down --all
+	rm -rf .ansible .mypy_cache .pytest_cache .ruff_cache .hypothesis *.tar.gz
+
+distclean: clean
+	rm -rf $(GPUFLEET_CACHE)
+
+packages:
+	@missing=$$(for name in $(PACKAGES); do dpkg -s $$name >/dev/null 2>&1 || echo $$name; done); \
+	if [ -n "$$missing" ]; then \
+	  command -v apt-get >/dev/null || { echo "The lab runs on Debian: there is no apt-get here." >&2; exit 1; }; \
+	  [ "$$(id -u)" = 0 ] || { echo "The lab boots systemd machines: run this as root." >&2; exit 1; }; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+
+# Built beside its place and then moved there, so that an install that was cut is not taken for a whole one.
+$(VENV): requirements-dev.txt
+	@python3 -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory packages
+	rm -rf $@ $@.new
+	mkdir -p $(GPUFLEET_CACHE)
+	python3 -m venv $@
+	$@/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt || { rm -rf $@; exit 1; }
