@@ -138,6 +138,13 @@ options:
       - With C(ExecReload) the service is reloaded, not restarted, when only files change that need no restart.
     type: dict
     default: {}
+  static_user:
+    description:
+      - Run as a system user of the service's name, which is added, instead of one that systemd makes up for each run.
+      - Needed for whoever talks to D-Bus, whose daemon does not serve users that are made up
+        (C(https://github.com/systemd/systemd/issues/22737)).
+    type: bool
+    default: false
   health:
     description: What shows that the service works.
     type: dict
@@ -282,6 +289,7 @@ ARGUMENTS = {
     "directories": {"type": "list", "elements": "path", "default": []},
     "command": {"type": "list", "elements": "str", "default": []},
     "unit": {"type": "dict", "default": {}},
+    "static_user": {"type": "bool", "default": False},
     "health": {
         "type": "dict",
         "options": HEALTH_OPTIONS,
@@ -374,15 +382,22 @@ def _service(module: AnsibleModule) -> Service:
     version = Systemd(module.run_command).version()
     text = units.render(name, {**params["unit"], "Service": service}, version)
     unit = File(unit_path, text.encode())
+    users = [_user_file(name)] if params["static_user"] else []
     return Service(
         name,
         state,
         unit_path,
-        files=(*(_file(file) for file in params["files"]), unit),
+        files=(*(_file(file) for file in params["files"]), *users, unit),
         directories=tuple(params["directories"]),
         release=params["release"] and releases.from_params(params["release"], releases.architecture()),
         can_reload=bool(service.get("ExecReload")),
+        user=name if params["static_user"] else None,
     )
+
+
+def _user_file(name: str) -> File:
+    """A user as sysusers.d(5) has it. DynamicUser takes a user of the unit's name where there is one."""
+    return File(f"/etc/sysusers.d/{name}.conf", f'u {name} - "Service {name}" /\n'.encode())
 
 
 def _exec_start(name: str, command: t.Sequence[str]) -> str:

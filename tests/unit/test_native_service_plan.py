@@ -30,7 +30,7 @@ def state_of(file: File) -> FileState:
 
 CONVERGED = Host(
     files={file.path: state_of(file) for file in WANT.files},
-    directories=frozenset(["/etc/demo"]),
+    directories=frozenset(["/", "/etc", "/etc/demo", "/etc/systemd", "/etc/systemd/system"]),
     placed={file.path: file.effect for file in WANT.files},
     managed=True,
     releases={"1.0": Installed("1.0", "a" * 64, True), "2.0": Installed("2.0", "b" * 64, True)},
@@ -52,7 +52,7 @@ def test_a_converged_host_is_left_alone():
 
 
 def test_a_bare_host_gets_everything():
-    plan = make_plan(WANT, Host(files={}))
+    plan = make_plan(WANT, Host(files={}, directories=CONVERGED.directories - {"/etc/demo"}))
     assert (plan.install, plan.switch, plan.enable, plan.action) == (True, True, True, "start")
     assert [file.path for file in plan.write] == [CONFIG.path, UNIT]
     assert plan.make == ("/etc/demo",)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .systemd import Systemd
 
-Run = t.Callable[[t.Sequence[str]], tuple[int, str, str]]
+Run = t.Callable[["list[str]"], tuple[int, str, str]]
 
 PROBE_TIMEOUT = 5  # seconds for one answer
 RESTARTS_TOLERATED = 1  # a service that dies twice within one health check will not come up
@@ -59,7 +59,7 @@ def _look(health: Health | None, systemd: Systemd, unit: str, run: Run) -> tuple
 def probe(health: Health, unit: str, run: Run) -> str | None:
     """Look once. Return None when the service answers, else the reason in words."""
     if health.command:
-        code, out, err = run(health.command)
+        code, out, err = run(list(health.command))
         return None if code == 0 else f"the health command exited with {code}: {(err or out).strip()}"
     assert health.url is not None
     return _answer(health.url) or _stranger(health.url, unit)

@@ -67,12 +67,14 @@ class ServiceHost:
             raise ServiceError(f"{self.unit} is masked on this host: systemctl unmask {self.unit}")
         return Host(
             files={path: state for path in paths for state in [_file_state(Path(path))] if state},
-            directories=frozenset(path for path in self.want.directories if Path(path).is_dir()),
+            directories=frozenset(path for path in self.want.tree if Path(path).is_dir()),
             placed={path: effect for path, effect in placed.items() if os.path.lexists(path)},
             managed=self.root.exists(),
             releases=releases.installed(self.root),
             current=self._current(),
             previous=manifest.get("previous"),
+            users=frozenset(user for user in (self.want.user, manifest.get("user")) if user and _user_exists(user)),
+            own_user=manifest.get("user"),
             active=state.active in ("active", "reloading"),
             enabled=state.file.startswith("enabled"),
             unfinished=self._journal_file.exists(),
@@ -188,12 +190,14 @@ class ServiceHost:
 
     def _place(self, plan: Plan) -> None:
         for path in plan.make:
-            Path(path).mkdir(mode=0o755, parents=True, exist_ok=True)
+            Path(path).mkdir(mode=0o755)
         for file in plan.write:
             state = FileState(file.content, file.mode, file.owner, file.group)
             _restore(Path(file.path), state)
         for path in plan.remove:
             Path(path).unlink()
+        if plan.add_user:
+            self._systemd.add_user(plan.add_user)
         if plan.switch and plan.current:
             self._switch(plan.current)
 
@@ -252,6 +256,7 @@ class ServiceHost:
             "files": {file.path: file.effect for file in self.want.files},
             "directories": list(directories),
             "previous": previous,
+            "user": plan.add_user or have.own_user,
         }
         _write_file(self._manifest_file, json.dumps(manifest, indent=1).encode(), 0o600)
         self._journal_file.unlink()
@@ -267,8 +272,12 @@ class ServiceHost:
         if plan.daemon_reload:
             self._systemd.daemon_reload()
             self._systemd.reset_failed(self.unit)
+        if plan.remove_user:
+            self._systemd.remove_user(plan.remove_user)
         if plan.forget:
             shutil.rmtree(self.root)
+            with contextlib.suppress(OSError):
+                ROOT.rmdir()
         for path in plan.purge:
             _delete(Path(path))
 
@@ -329,6 +338,14 @@ def _file_state(path: Path) -> FileState | None:
         raise
 
 
+def _user_exists(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
 def _user(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
@@ -348,7 +365,6 @@ def _restore(path: Path, state: FileState | None) -> None:
     if state is None:
         path.unlink(missing_ok=True)
         return
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     uid = int(state.owner) if state.owner.isdigit() else pwd.getpwnam(state.owner).pw_uid
     gid = int(state.group) if state.group.isdigit() else grp.getgrnam(state.group).gr_gid
     _write_file(path, state.content, state.mode, uid, gid)

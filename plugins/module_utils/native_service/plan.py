@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import typing as t
+from pathlib import PurePath
 
 from . import release as releases
 
@@ -44,7 +45,14 @@ class Service(t.NamedTuple):
     directories: tuple[str, ...] = ()
     release: releases.Release | None = None
     can_reload: bool = False
+    user: str | None = None  # a user account that has to exist; None with a user that systemd makes up
     purge: bool = False
+
+    @property
+    def tree(self) -> tuple[str, ...]:
+        """Every directory that has to exist, parents first."""
+        leaves = [PurePath(path) for path in self.directories] + [PurePath(file.path).parent for file in self.files]
+        return tuple(dict.fromkeys(str(path) for leaf in leaves for path in [*reversed(leaf.parents), leaf]))
 
 
 class Host(t.NamedTuple):
@@ -52,6 +60,7 @@ class Host(t.NamedTuple):
 
     ``placed`` is path -> effect of the files that earlier runs put there. ``unfinished`` is True when
     an earlier run was cut between its first change and its last: what runs may not be what is on disk.
+    ``users`` are those of the service's users that exist, ``own_user`` is one that an earlier run added.
     """
 
     files: t.Mapping[str, FileState]
@@ -61,6 +70,8 @@ class Host(t.NamedTuple):
     releases: t.Mapping[str, releases.Installed] = {}
     current: str | None = None
     previous: str | None = None
+    users: frozenset[str] = frozenset()
+    own_user: str | None = None
     active: bool = False
     enabled: bool = False
     unfinished: bool = False
@@ -76,6 +87,8 @@ class Plan(t.NamedTuple):
     write: tuple[File, ...] = ()
     remove: tuple[str, ...] = ()
     make: tuple[str, ...] = ()
+    add_user: str | None = None
+    remove_user: str | None = None
     daemon_reload: bool = False
     enable: bool | None = None  # None: leave as it is
     action: str | None = None  # start, restart, reload, stop
@@ -110,7 +123,8 @@ def make_plan(want: Service, have: Host) -> Plan:
         current=current,
         write=write,
         remove=remove,
-        make=tuple(path for path in want.directories if path not in have.directories),
+        make=tuple(path for path in want.tree if path not in have.directories),
+        add_user=want.user if want.user not in have.users else None,
         daemon_reload=want.unit_path in [file.path for file in write] or have.unfinished,
         enable=None if have.enabled == (want.state == "started") else not have.enabled,
         action=_action(want, have, effect),
@@ -125,6 +139,7 @@ def _removal(want: Service, have: Host) -> Plan:
         return Plan(purge=purge)
     return Plan(
         remove=tuple(have.placed),
+        remove_user=have.own_user if have.own_user in have.users else None,
         daemon_reload=True,
         enable=False if have.enabled else None,
         action="stop" if have.active else None,
@@ -165,6 +180,8 @@ def summary(plan: Plan, want: Service, have: Host) -> list[str]:
     if plan.switch:
         lines.append(f"release {before} -> {version}")
     lines += [f"directory {path}" for path in plan.make]
+    lines += [f"add user {plan.add_user}"] if plan.add_user else []
+    lines += [f"remove user {plan.remove_user}"] if plan.remove_user else []
     lines += [f"write {file.path}" for file in plan.write]
     lines += [f"remove {path}" for path in plan.remove]
     lines += [f"remove release {name}" for name in plan.prune]

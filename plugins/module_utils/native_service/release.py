@@ -102,6 +102,8 @@ def installed(root: Path) -> dict[str, Installed]:
     """Return directory name -> release for every finished release below ``root``."""
     found = {}
     for record in sorted(root.glob(f"*/{RECORD}")):
+        if record.parent.is_symlink():
+            continue  # "current"
         try:
             data = json.loads(record.read_text())
             intact = all(_size(record.parent / name) == size for name, size in data["files"].items())

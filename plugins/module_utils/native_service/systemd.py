@@ -25,7 +25,7 @@ class UnitState(t.NamedTuple):
 class Systemd:
     """systemctl and journalctl, through ``run(words) -> (exit status, stdout, stderr)``."""
 
-    def __init__(self, run: t.Callable[[t.Sequence[str]], tuple[int, str, str]]) -> None:
+    def __init__(self, run: t.Callable[[list[str]], tuple[int, str, str]]) -> None:
         self._run = run
 
     @staticmethod
@@ -61,6 +61,14 @@ class Systemd:
         """Forget that ``unit`` failed; it may be gone altogether."""
         self._run(["systemctl", "reset-failed", unit])
 
+    def add_user(self, name: str) -> None:
+        """Add the system user that /etc/sysusers.d/NAME.conf describes."""
+        self._order("systemd-sysusers", f"/etc/sysusers.d/{name}.conf")
+
+    def remove_user(self, name: str) -> None:
+        """Remove a system user that add_user added, and its group."""
+        self._order("userdel", name)
+
     def journal(self, unit: str, since: float, lines: int = 15) -> list[str]:
         """Return the last journal lines of ``unit`` after ``since`` (seconds since the epoch)."""
         self._run(["journalctl", "--sync"])
@@ -68,7 +76,7 @@ class Systemd:
         return self._run([*words, "--output=cat", "--quiet"])[1].splitlines()
 
     def _order(self, *words: str) -> str:
-        code, out, err = self._run(words)
+        code, out, err = self._run(list(words))
         if code != 0:
             raise SystemdError(f"{' '.join(words)} failed: {(err or out).strip()}")
         return out

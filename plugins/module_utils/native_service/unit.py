@@ -71,7 +71,9 @@ def render(name: str, sections: t.Mapping[str, t.Mapping[str, t.Any]], systemd_v
     """
     blocks = []
     for section in list(DEFAULTS) + [name for name in sections if name not in DEFAULTS]:
-        directives = {**DEFAULTS.get(section, {}), **(sections.get(section) or {})}
+        given = sections.get(section) or {}
+        # What is particular to the service stands first in the file, and wins.
+        directives = {**given, **{**DEFAULTS.get(section, {}), **given}}
         lines = [
             f"{directive}={text}"
             for directive, value in directives.items()
