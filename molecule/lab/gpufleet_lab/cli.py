@@ -1,0 +1,155 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from . import image, lab, mirror, server
+from .host import HostSpec, resolve
+from .lab import Lab
+from .system import LabError, check_machine
+
+
+def main() -> int:
+    """Run a command; what went wrong is one message."""
+    arguments = _parser().parse_args()
+    try:
+        return arguments.run(arguments) or 0
+    except LabError as error:
+        print(f"lab.py: {error}", file=sys.stderr)
+        return 1
+
+
+def _up(arguments: argparse.Namespace) -> None:
+    hosts = resolve(HostSpec.parse(text) for text in arguments.host)
+    _print(lab.up(arguments.name, hosts))
+
+
+def _down(arguments: argparse.Namespace) -> None:
+    check_machine()
+    labs = [found for found in Lab.all() if found.state["checkout"] == str(lab.CHECKOUT)]
+    for found in labs:
+        if arguments.all or found.name in arguments.name:
+            lab.down(found)
+
+
+def _list(_: argparse.Namespace) -> None:
+    for found in Lab.all():
+        hosts = found.hosts.values()
+        alive = sum(host.alive for host in hosts)
+        print(found.id, found.name, found.state["subnet"], f"{alive}/{len(hosts)}", found.state["checkout"])
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    _print(Lab.open(arguments.name))
+
+
+def _print(found: Lab) -> None:
+    print(json.dumps(found.describe(), indent=1))
+
+
+def _ssh(arguments: argparse.Namespace) -> int:
+    command = Lab.open(arguments.name).ssh_command(arguments.host, *arguments.command)
+    return subprocess.run(command, check=False).returncode
+
+
+def _kill(arguments: argparse.Namespace) -> None:
+    Lab.open(arguments.name).hosts[arguments.host].kill()
+
+
+def _plug(arguments: argparse.Namespace) -> None:
+    Lab.open(arguments.name).hosts[arguments.host].plug(connected=arguments.connected)
+
+
+def _fault(arguments: argparse.Namespace) -> None:
+    effects = {key: yaml.safe_load(value) for key, value in (word.split("=", 1) for word in arguments.effect)}
+    Lab.open(arguments.name).faults.add(arguments.path, **effects)
+
+
+def _heal(arguments: argparse.Namespace) -> None:
+    Lab.open(arguments.name).faults.clear()
+
+
+def _image(arguments: argparse.Namespace) -> None:
+    check_machine()
+    for suite in arguments.suite:
+        print(image.path(suite))
+
+
+def _mirror(_: argparse.Namespace) -> None:
+    check_machine()
+    print(mirror.build())
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    server.serve(arguments.address, arguments.port, arguments.root, arguments.state)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lab.py", description="Real Debian machines for tests, in seconds.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("up", help="make a lab, add hosts to it, or start what is dead in it")
+    command.add_argument("name")
+    command.add_argument("--host", action="append", default=[], metavar="NAME:SUITE[,no-way-out][,disk=PATH]")
+    command.set_defaults(run=_up)
+
+    command = commands.add_parser("down", help="remove labs of this checkout, leaving nothing")
+    command.add_argument("name", nargs="*")
+    command.add_argument("--all", action="store_true", help="all labs made from this checkout")
+    command.set_defaults(run=_down)
+
+    command = commands.add_parser("list", help="all labs on this machine: id, name, subnet, hosts alive, checkout")
+    command.set_defaults(run=_list)
+
+    command = commands.add_parser("show", help="a lab as JSON")
+    command.add_argument("name")
+    command.set_defaults(run=_show)
+
+    command = commands.add_parser("ssh", help="log in to a host, or run a command there")
+    command.add_argument("name")
+    command.add_argument("host")
+    command.add_argument("command", nargs=argparse.REMAINDER)
+    command.set_defaults(run=_ssh)
+
+    command = commands.add_parser("kill", help="cut a host's power; `up` brings it back")
+    command.add_argument("name")
+    command.add_argument("host")
+    command.set_defaults(run=_kill)
+
+    for verb, connected in (("unplug", False), ("plug", True)):
+        command = commands.add_parser(verb, help=f"{verb} a host's network cable")
+        command.add_argument("name")
+        command.add_argument("host")
+        command.set_defaults(run=_plug, connected=connected)
+
+    command = commands.add_parser("fault", help="make the mirror fail for paths that match a glob")
+    command.add_argument("name")
+    command.add_argument("path", help="such as '*/node_exporter-*.tar.gz'")
+    command.add_argument("effect", nargs="+", metavar="EFFECT=VALUE", help="status truncate corrupt delay rate times")
+    command.set_defaults(run=_fault)
+
+    command = commands.add_parser("heal", help="end all of the mirror's faults")
+    command.add_argument("name")
+    command.set_defaults(run=_heal)
+
+    command = commands.add_parser("image", help="build the images of suites, where they are not in the cache")
+    command.add_argument("suite", nargs="*", default=image.SUITES)
+    command.set_defaults(run=_image)
+
+    command = commands.add_parser("mirror", help="bring the release mirror up to what Debian has today")
+    command.set_defaults(run=_mirror)
+
+    command = commands.add_parser("serve", help="the mirror's web server; `up` starts it")
+    command.add_argument("address")
+    command.add_argument("port", type=int)
+    command.add_argument("root", type=Path)
+    command.add_argument("state", type=Path)
+    command.set_defaults(run=_serve)
+    return parser

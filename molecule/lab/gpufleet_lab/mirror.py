@@ -1,0 +1,212 @@
+"""The release mirror's files: upstream's archives, repacked from what Debian has built.
+
+The path of a file is its upstream URL without the scheme, so that one prefix in place of `https:/`
+leads a download here; names, layouts and checksum files are upstream's.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import re
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from . import debian, store
+from .system import LabError
+
+# An upgrade needs two releases: what is in testing now, and what the last stable release froze.
+RELEASES = {"current": "testing", "previous": "trixie"}
+
+OTHER_PLATFORMS = ("darwin-amd64", "linux-386", "linux-riscv64")
+
+LICENCE = "usr/share/common-licenses/Apache-2.0"
+
+PROMETHEUS_YML = """\
+global:
+  scrape_interval: 15s
+scrape_configs:
+  - job_name: prometheus
+    static_configs:
+      - targets: ["localhost:9090"]
+"""
+ALERTMANAGER_YML = """\
+route:
+  receiver: web.hook
+receivers:
+  - name: web.hook
+    webhook_configs:
+      - url: http://127.0.0.1:5001/
+"""
+
+
+class Component(Protocol):
+    """Something that the mirror serves, made of Debian packages."""
+
+    @property
+    def name(self) -> str:
+        """The component's name in versions.json."""
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The packages it is made of: the first one's version counts, later ones not all suites have."""
+
+    def publish(self, version: str, packages: Path, mirror: Path) -> None:
+        """Make the files of one release below `mirror`, from the unpacked packages."""
+
+
+@dataclass(frozen=True)
+class GitHubRelease:
+    """A project of the Prometheus kind: one tar archive a platform, and sha256sums.txt beside it."""
+
+    repository: str
+    packages: tuple[str, ...]
+    # In the archive -> in the packages.
+    programs: Mapping[str, str]
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The project's name, as its archives have it."""
+        return self.repository.rpartition("/")[2]
+
+    def publish(self, version: str, packages: Path, mirror: Path) -> None:
+        """Pack the release's archive and its checksum."""
+        release = mirror / "github.com" / self.repository / "releases" / "download" / f"v{version}"
+        release.mkdir(parents=True)
+        top = f"{self.name}-{version}.linux-{debian.architecture()}"
+        archive = release / f"{top}.tar.gz"
+        notice = f"{self.name} {version}, as built by Debian; see https://github.com/{self.repository}\n"
+        files = {
+            "LICENSE": (0o644, (packages / LICENCE).read_bytes()),
+            "NOTICE": (0o644, notice.encode()),
+            **{name: (0o644, text.encode()) for name, text in self.texts.items()},
+            **{name: (0o755, (packages / path).read_bytes()) for name, path in self.programs.items()},
+        }
+        _pack(archive, {f"{top}/{name}": content for name, content in files.items()})
+        sums = {archive.name: hashlib.sha256(archive.read_bytes()).hexdigest()}
+        # Upstream's file lists all platforms: whoever looks for a checksum must find the right line.
+        for other in (f"{self.name}-{version}.{platform}.tar.gz" for platform in OTHER_PLATFORMS):
+            sums[other] = hashlib.sha256(other.encode()).hexdigest()
+        lines = "".join(f"{checksum}  {name}\n" for name, checksum in sorted(sums.items()))
+        (release / "sha256sums.txt").write_text(lines)
+
+
+COMPONENTS: tuple[Component, ...] = (
+    GitHubRelease(
+        "prometheus/prometheus",
+        ("prometheus", "promtool"),
+        {"prometheus": "usr/bin/prometheus", "promtool": "usr/bin/promtool"},
+        {"prometheus.yml": PROMETHEUS_YML},
+    ),
+    GitHubRelease(
+        "prometheus/node_exporter",
+        ("prometheus-node-exporter",),
+        {"node_exporter": "usr/bin/prometheus-node-exporter"},
+    ),
+    GitHubRelease(
+        "prometheus/alertmanager",
+        ("prometheus-alertmanager", "amtool"),
+        {"alertmanager": "usr/bin/prometheus-alertmanager", "amtool": "usr/bin/amtool"},
+        {"alertmanager.yml": ALERTMANAGER_YML},
+    ),
+)
+
+
+def path() -> Path:
+    """Return the mirror's files, as built last; built now if there are none of this recipe."""
+    link = _current()
+    return link.resolve() if link.exists() else build()
+
+
+def versions(root: Path) -> dict[str, dict[str, str]]:
+    """Return the versions in the mirror, by component and release."""
+    found: dict[str, dict[str, str]] = json.loads((root / "versions.json").read_text())
+    return found
+
+
+def build() -> Path:
+    """Bring the mirror up to what Debian has today."""
+    archives = {release: debian.Archive(suite) for release, suite in RELEASES.items()}
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(debian.Archive.update, archives.values()))
+    plan = {release: _packages(archive) for release, archive in archives.items()}
+    target = store.cache() / "mirrors" / store.key([_recipe(), debian.architecture(), plan])
+    target.parent.mkdir(parents=True, exist_ok=True)
+
+    def publish(root: Path) -> None:
+        with ThreadPoolExecutor() as pool:
+            jobs = [pool.submit(_publish, archives[release], found, root) for release, found in plan.items()]
+        results = dict(zip(plan, (job.result() for job in jobs), strict=True))
+        names = [component.name for component in COMPONENTS]
+        by_name = {name: {release: found[name] for release, found in results.items()} for name in names}
+        (root / "versions.json").write_text(json.dumps(by_name, indent=1) + "\n")
+
+    store.build_once(target, publish)
+    new = target.with_name(f".{target.name}.link")
+    new.unlink(missing_ok=True)
+    new.symlink_to(target.name)
+    new.rename(_current())
+    return target
+
+
+def _current() -> Path:
+    return store.cache() / "mirrors" / f"current-{_recipe()}"
+
+
+def _recipe() -> str:
+    # This file is the recipe.
+    return store.key(Path(__file__).read_text())
+
+
+def _packages(archive: debian.Archive) -> dict[str, str]:
+    """Return the Debian versions of the packages that this suite has, of all that are wanted."""
+    wanted = ["base-files", *(package for component in COMPONENTS for package in component.packages)]
+    found = {package: archive.version(package) for package in wanted}
+    missing = [c.packages[0] for c in COMPONENTS if not found[c.packages[0]]]
+    if missing:
+        raise LabError(f"Debian {archive.suite} has no package {', '.join(missing)}")
+    return {package: version for package, version in found.items() if version}
+
+
+def _publish(archive: debian.Archive, packages: Mapping[str, str], root: Path) -> dict[str, str]:
+    """Make one release of each component; return its versions."""
+    with tempfile.TemporaryDirectory() as scratch:
+        unpacked = Path(scratch, "packages")
+        for package in packages:
+            archive.unpack(package, unpacked)
+        found = {component.name: _upstream(packages[component.packages[0]]) for component in COMPONENTS}
+        for component in COMPONENTS:
+            component.publish(found[component.name], unpacked, root)
+        return found
+
+
+def _upstream(version: str) -> str:
+    """Take upstream's version out of Debian's: 3.5.3+ds1-6 is 3.5.3."""
+    match = re.match(r"(?:\d+:)?(\d+(?:\.\d+)+)", version)
+    if not match:
+        raise LabError(f"no upstream version in Debian's {version!r}")
+    return match[1]
+
+
+def _pack(archive: Path, files: Mapping[str, tuple[int, bytes]]) -> None:
+    """Write a tar.gz that depends on nothing but its content: its checksum is part of tests."""
+    with (
+        archive.open("wb") as raw,
+        gzip.GzipFile("", "wb", 4, raw, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
+    ):
+        directory = tarfile.TarInfo(next(iter(files)).partition("/")[0])
+        directory.type, directory.mode = tarfile.DIRTYPE, 0o755
+        tar.addfile(directory)
+        for name, (mode, content) in sorted(files.items()):
+            member = tarfile.TarInfo(name)
+            member.mode, member.size = mode, len(content)
+            tar.addfile(member, io.BytesIO(content))
