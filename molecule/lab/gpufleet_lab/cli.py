@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import yaml
-
 from . import image, lab, mirror, server
 from .host import HostSpec, resolve
 from .lab import Lab
@@ -68,7 +66,7 @@ def _plug(arguments: argparse.Namespace) -> None:
 
 
 def _fault(arguments: argparse.Namespace) -> None:
-    effects = {key: yaml.safe_load(value) for key, value in (word.split("=", 1) for word in arguments.effect)}
+    effects = {name: json.loads(value) for name, value in (word.split("=", 1) for word in arguments.effect)}
     Lab.open(arguments.name).faults.add(arguments.path, **effects)
 
 

@@ -119,9 +119,10 @@ class Host:
     def start(self, bridge: str) -> None:
         """Press the power button; `wait` says when SSH answers."""
         network.delete_link(self.link)  # of a host that lost power a moment ago
-        cgroup.create(self.cgroup)
+        for group in (self.cgroup, self.cgroup / "power", self.cgroup / "system"):
+            cgroup.create(group)
         cgroup.start(
-            self.cgroup,
+            self.cgroup / "power",
             self.directory / "console.log",
             *("env", f"CGROUP_ROOT={cgroup.root()}", "unshare", "--mount", "sh"),
             *(Path(__file__).with_name("host.sh"), self.cgroup),

@@ -1,22 +1,16 @@
 #!/bin/sh
 # One lab host while it has power: host.sh CGROUP IMAGE DIRECTORY NSPAWN-OPTION...
 # Runs in a mount namespace of its own (unshare --mount), so that its mounts are nobody else's and
-# end with it.
+# end with it; and in CGROUP/power, since a process in CGROUP itself would keep the host's systemd
+# from sharing out controllers.
 set -eu
 cgroup=$1 image=$2 directory=$3
 shift 3
-
-# A shell in the host's group itself would keep the host's systemd from sharing out controllers.
-mkdir -p "$cgroup/power" "$cgroup/system"
-echo $$ >"$cgroup/power/cgroup.procs"
 
 # nspawn shows a host the kind of cgroups that it finds here: v2, also where the machine mounts v1.
 umount -R /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 cgroup=/sys/fs/cgroup${cgroup#"$CGROUP_ROOT"}
-for controller in $(cat "$cgroup/cgroup.controllers"); do
-    echo "+$controller" >"$cgroup/cgroup.subtree_control" || :
-done
 
 # nspawn's notes about running machines; private, since a host that loses power cannot tidy up.
 mkdir -p /run/systemd/nspawn

@@ -44,8 +44,9 @@ class Lab:
     # Finding labs
 
     @classmethod
-    def open(cls, name: str) -> Lab:
-        """Return this checkout's lab of that name."""
+    def open(cls, name: str = "") -> Lab:
+        """Return this checkout's lab of that name, or that of the Molecule scenario that runs."""
+        name = name or os.environ.get("MOLECULE_SCENARIO_NAME", "")
         directory = STATE / identify(name)
         if not (directory / "lab.json").exists():
             raise LabError(f"there is no lab {name!r}; `lab.py up {name} --host ...` makes one")
@@ -199,6 +200,7 @@ class Lab:
 
     def remove(self) -> None:
         """Leave nothing: processes first (hosts' mounts and cables go with them), then the rest."""
+        self._say("lab", "goes down")
         cgroup.kill(self.cgroup)
         network.remove(self.table, self.bridge)
         shutil.rmtree(self.directory)

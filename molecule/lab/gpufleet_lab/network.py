@@ -53,7 +53,8 @@ def _mac(address: str) -> str:
 def set_way_out(table: str, bridge: str, addresses: Iterable[str]) -> None:
     """Let these hosts, and no others, reach what lies beyond the bridge.
 
-    Adding the table before deleting it makes one transaction of it, whether it existed or not.
+    Adding the table before deleting it makes one transaction of it, whether it existed or not. With
+    br_netfilter loaded (Docker does that), traffic inside the bridge comes along here as well.
     """
     elements = ", ".join(addresses)
     allowed = f"elements = {{ {elements} }}" if elements else ""
@@ -64,7 +65,7 @@ def set_way_out(table: str, bridge: str, addresses: Iterable[str]) -> None:
             set way_out {{ type ipv4_addr; {allowed}; }}
             chain forward {{
                 type filter hook forward priority filter; policy accept;
-                iifname {bridge} ip saddr != @way_out drop
+                iifname {bridge} oifname != {bridge} ip saddr != @way_out drop
             }}
             chain postrouting {{
                 type nat hook postrouting priority srcnat; policy accept;
