@@ -22,7 +22,7 @@ help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV) packages
-	molecule --no-ansi converge
+	molecule converge
 	@python3 molecule/lab/demo.py default
 
 test: lint unit molecule
@@ -39,7 +39,7 @@ unit: $(VENV)
 	pytest tests/unit
 
 molecule: $(VENV) packages
-	@for scenario in $(SCENARIOS); do molecule --no-ansi test -s $$scenario || exit 1; done
+	@for scenario in $(SCENARIOS); do molecule test -s $$scenario || exit 1; done
 
 bench: $(VENV) packages
 	python3 tests/bench/run.py
