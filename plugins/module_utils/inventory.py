@@ -187,8 +187,9 @@ def _parse_job(number: int, row: object, groups: Groups, faults: Faults) -> Job 
         return None
     subject = f"scrape job {row['job']}" if isinstance(row.get("job"), str) else f"scrape job number {number}"
     own = Faults()
-    for key in row.keys() - _JOB_KEYS.keys():
-        own.add(f"{subject}: there is no key {key}{_did_you_mean(str(key), _JOB_KEYS)}")
+    for key in row:
+        if key not in _JOB_KEYS:
+            own.add(f"{subject}: there is no key {key}{_did_you_mean(str(key), _JOB_KEYS)}")
     values = {}
     for key, convert in _JOB_KEYS.items():
         try:
@@ -236,22 +237,15 @@ def read_hosts(groups: Groups, hostvars: HostVars, table: Sequence[Job], faults:
 def _read_host(reader: _Reader, is_master: bool, jobs: Sequence[Job], exporters: Sequence[str]) -> Host:
     chosen = reader.exporters(exporters)
     address = reader.get("gpufleet_address", _as_address, "")
-    return Host(
-        name=reader.name,
-        is_master=is_master,
-        address=address,
-        ansible_address="" if address else reader.get("ansible_host", _as_address, _address_in(reader.name)),
-        labels=reader.labels(),
-        endpoints={
-            job.name: Endpoint(
-                reader.get(job.port_variable, _as_port, job.port),
-                reader.get(job.bind_variable, _as_bind_address, job.bind_address),
-            )
-            for job in jobs
-            if not job.exporter or job.name in chosen
-        },
-        variables=tuple(reader.variables),
-    )
+    ansible_address = "" if address else reader.get("ansible_host", _as_address, _address_in(reader.name))
+    endpoints = {}
+    for job in jobs:
+        port = reader.get(job.port_variable, _as_port, job.port)
+        bind_address = reader.get(job.bind_variable, _as_bind_address, job.bind_address)
+        # What is unsound has been noted; to go on with it would only add faults that follow from it.
+        if (not job.exporter or job.name in chosen) and None not in (address, ansible_address, port, bind_address):
+            endpoints[job.name] = Endpoint(port, bind_address)
+    return Host(reader.name, is_master, address, ansible_address, reader.labels(), endpoints, tuple(reader.variables))
 
 
 class _Reader:
@@ -263,40 +257,44 @@ class _Reader:
         self.faults = faults
 
     def get(self, variable: str, convert: Callable[[object], t.Any], default: t.Any) -> t.Any:
-        """Return the converted value of `variable`, or `default` where it is not set or not sound."""
+        """Return the converted value of `variable`, `default` where it is not set, None where it is not sound."""
         if variable not in self.variables:
             return default
         try:
             value = _plain(self.variables[variable])
         except Exception as error:  # a template that fails, with an exception of Ansible's or Jinja's
             self.faults.add(f"{variable} cannot be evaluated: {error}", self.name)
-            return default
-        return self._convert(variable, convert, value, default)
+            return None
+        return self._convert(variable, convert, value)
 
     def labels(self) -> dict[str, str]:
-        """Return what gpufleet_labels says, without the labels that are not sound."""
-        labels = self.get("gpufleet_labels", _as_dictionary, {})
+        """Return what gpufleet_labels says, without the labels that are not sound or, as in Prometheus, empty."""
+        labels: dict[str, t.Any] = self.get("gpufleet_labels", _as_dictionary, {}) or {}
         return {
-            name: self._convert(f"label {name} of gpufleet_labels", _as_label_value, value, "")
+            name: text
             for name, value in labels.items()
-            if self._convert("gpufleet_labels", _as_label_name, name, None)
+            if self._convert("gpufleet_labels", _as_label_name, name)
+            and (text := self._convert(f"label {name} of gpufleet_labels", _as_label_value, value))
         }
 
     def exporters(self, known: Sequence[str]) -> Sequence[str]:
         """Return what gpufleet_exporters says; by default, all that are `known`."""
-        chosen: Sequence[str] = self.get("gpufleet_exporters", _as_names, known)
+        chosen: Sequence[str] = self.get("gpufleet_exporters", _as_names, known) or ()
         for name in chosen:
             if name not in known:
-                hint = _did_you_mean(name, known) or f" (there are {', '.join(known) or 'none'})"
-                self.faults.add(f"gpufleet_exporters has '{name}', which is no exporter{hint}", self.name)
+                hint = _did_you_mean(name, known)
+                self.faults.add(
+                    f"gpufleet_exporters has '{name}', which is no exporter (there are: {', '.join(known)}){hint}",
+                    self.name,
+                )
         return chosen
 
-    def _convert(self, subject: str, convert: Callable[[object], t.Any], value: object, default: t.Any) -> t.Any:
+    def _convert(self, subject: str, convert: Callable[[object], t.Any], value: object) -> t.Any:
         try:
             return convert(value)
         except ValueError as error:
             self.faults.add(f"{subject} {error}", self.name)
-            return default
+            return None
 
 
 # -- the targets ---------------------------------------------------------------------------------
@@ -500,9 +498,11 @@ def _as_bind_address(value: object) -> str:
 
 
 def _as_label_name(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"has {_kind(value)} as a label's name; quote it if it is meant as text")
     if value in _RESERVED_LABELS:
         raise ValueError(f"has label {value}, which Prometheus and this collection set themselves")
-    if not isinstance(value, str) or not _LABEL_NAME.fullmatch(value):
+    if not _LABEL_NAME.fullmatch(value):
         raise ValueError(
             f"has label '{value}'; a label's name has only letters, digits and _,"
             " and starts with a letter or a single _"
@@ -558,8 +558,11 @@ def _first(names: Sequence[str]) -> str | None:
 
 
 def _address_in(name: str) -> str:
-    """Return a host's name if it serves as an address: a short name need not be known to any but Ansible."""
-    return _unbracketed(name) if "." in name or ":" in name else ""
+    """Return a host's name if it serves as an address: a short one need not be known to any but Ansible."""
+    try:
+        return _as_address(name) if "." in name or ":" in name else ""
+    except ValueError:
+        return ""
 
 
 def _unbracketed(address: str) -> str:
