@@ -1,0 +1,58 @@
+# Copyright: the gpufleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The action check_inventory; what it does is in module_utils/inventory.py."""
+
+from __future__ import annotations
+
+import typing as t
+from pathlib import Path
+
+from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.plugins.action import ActionBase
+
+from ..module_utils import inventory
+
+# In a checkout as in an installed collection.
+ROLES = Path(__file__).parents[2] / "roles"
+JOBS = "prometheus_scrape_jobs"
+
+
+class ActionModule(ActionBase):
+    """check_inventory, wholly on the controller."""
+
+    BYPASS_HOST_LOOP = True
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        """Check the inventory, and fail with all that is wrong with it."""
+        super().run(tmp, task_vars)
+        _, arguments = self.validate_argument_spec({"jobs": {"type": "list", "elements": "dict"}})
+        variables = task_vars or {}
+        groups, hostvars = variables["groups"], variables["hostvars"]
+        jobs = arguments["jobs"]
+        try:
+            report = inventory.check_inventory(
+                groups,
+                hostvars,
+                self._jobs(groups, hostvars) if jobs is None else jobs,
+                {path.parents[1].name: self._read(path) for path in sorted(ROLES.glob("*/meta/argument_specs.yml"))},
+                ", ".join(variables.get("ansible_inventory_sources") or ()),
+            )
+        except inventory.InventoryError as error:
+            raise AnsibleActionFail(str(error)) from None
+        return {"changed": False, "hosts": report.hosts, "targets": report.targets, "warnings": report.warnings}
+
+    def _jobs(self, groups: inventory.Groups, hostvars: inventory.HostVars) -> t.Any:
+        """Return the table that the role prometheus will use."""
+        for master in groups.get(inventory.MASTERS, ())[:1]:
+            try:
+                if JOBS in hostvars[master]:
+                    return hostvars[master][JOBS]
+            except AnsibleError as error:
+                raise AnsibleActionFail(f"{master}: {JOBS} cannot be evaluated: {error}") from None
+        return self._read(ROLES / "prometheus" / "defaults" / "main.yml")[JOBS]
+
+    def _read(self, path: Path) -> t.Any:
+        return self._loader.load_from_file(str(path))
