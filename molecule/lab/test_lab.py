@@ -303,6 +303,13 @@ def test_a_subnet_in_use_is_not_taken(monkeypatch):
         network.free_subnet(7, [])
 
 
+def test_names_that_do_not_exist_are_explained(lab):
+    with pytest.raises(LabError, match="no lab 'nowhere'"):
+        Lab.open("nowhere")
+    with pytest.raises(LabError, match="but old, new"):
+        lab.ssh("nobody", "true")
+
+
 def test_a_changed_host_is_refused(lab):
     refused = cli("up", NAME, "--host", "old:trixie", check=False)
     assert refused.returncode == 1

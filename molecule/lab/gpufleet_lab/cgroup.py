@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
-from .system import LabError, run
+from .system import LabError, run, wait_until
 
 
 def root() -> Path:
@@ -50,11 +49,8 @@ def kill(group: Path) -> None:
     if not group.exists():
         return
     (group / "cgroup.kill").write_text("1")
-    deadline = time.monotonic() + 30
-    while alive(group):
-        if time.monotonic() > deadline:
-            raise LabError(f"processes in {group} do not die: {(group / 'cgroup.procs').read_text().split()}")
-        time.sleep(0.02)
+    if not wait_until(lambda: not alive(group), 30):
+        raise LabError(f"processes in {group} do not die")
     for directory in sorted(group.rglob("*/"), reverse=True):
         directory.rmdir()
     group.rmdir()

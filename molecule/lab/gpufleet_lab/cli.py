@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from . import image, lab, mirror, server
+from .faults import Rule
 from .host import HostSpec, resolve
 from .lab import Lab
 from .system import LabError, check_machine
@@ -31,9 +32,9 @@ def _up(arguments: argparse.Namespace) -> None:
 
 def _down(arguments: argparse.Namespace) -> None:
     check_machine()
-    labs = [found for found in Lab.all() if found.state["checkout"] == str(lab.CHECKOUT)]
-    for found in labs:
-        if arguments.all or found.name in arguments.name:
+    for found in Lab.all():
+        ours = found.state["checkout"] == str(lab.CHECKOUT)
+        if found.id in arguments.name or (ours and (arguments.all or found.name in arguments.name)):
             lab.down(found)
 
 
@@ -58,16 +59,25 @@ def _ssh(arguments: argparse.Namespace) -> int:
 
 
 def _kill(arguments: argparse.Namespace) -> None:
-    Lab.open(arguments.name).hosts[arguments.host].kill()
+    Lab.open(arguments.name).host(arguments.host).kill()
 
 
 def _plug(arguments: argparse.Namespace) -> None:
-    Lab.open(arguments.name).hosts[arguments.host].plug(connected=arguments.connected)
+    Lab.open(arguments.name).host(arguments.host).plug(connected=arguments.connected)
 
 
 def _fault(arguments: argparse.Namespace) -> None:
-    effects = {name: json.loads(value) for name, value in (word.split("=", 1) for word in arguments.effect)}
-    Lab.open(arguments.name).faults.add(arguments.path, **effects)
+    Lab.open(arguments.name).faults.add(arguments.path, **dict(arguments.effect))
+
+
+def _effect(word: str) -> tuple[str, object]:
+    name, _, value = word.partition("=")
+    try:
+        effect = (name, json.loads(value))
+        Rule("", **dict([effect]))
+    except (TypeError, ValueError):
+        raise argparse.ArgumentTypeError(f"{word!r}: such as status=404 or corrupt=true") from None
+    return effect
 
 
 def _heal(arguments: argparse.Namespace) -> None:
@@ -98,8 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--host", action="append", default=[], metavar="NAME:SUITE[,no-way-out][,disk=PATH]")
     command.set_defaults(run=_up)
 
-    command = commands.add_parser("down", help="remove labs of this checkout, leaving nothing")
-    command.add_argument("name", nargs="*")
+    command = commands.add_parser("down", help="remove labs, leaving nothing")
+    command.add_argument("name", nargs="*", help="of this checkout's labs, or an id as `list` shows it")
     command.add_argument("--all", action="store_true", help="all labs made from this checkout")
     command.set_defaults(run=_down)
 
@@ -130,7 +140,9 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("fault", help="make the mirror fail for paths that match a glob")
     command.add_argument("name")
     command.add_argument("path", help="such as '*/node_exporter-*.tar.gz'")
-    command.add_argument("effect", nargs="+", metavar="EFFECT=VALUE", help="status truncate corrupt delay rate times")
+    command.add_argument(
+        "effect", nargs="+", type=_effect, metavar="EFFECT=VALUE", help="status truncate corrupt delay rate times"
+    )
     command.set_defaults(run=_fault)
 
     command = commands.add_parser("heal", help="end all of the mirror's faults")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import shutil
 import socket
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import cgroup, image, network
-from .system import LabError, run
+from .system import LabError, run, wait_until
 
 RESOLVERS = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
 
@@ -69,6 +68,7 @@ class Host:
     spec: HostSpec
     address: str
     machine: str
+    image: Path
     directory: Path
     cgroup: Path
 
@@ -105,7 +105,7 @@ class Host:
         # A directory of the overlay's upper layer hides the image's mode and owner: repeat them.
         target = self.directory / "upper"
         target.mkdir(parents=True, exist_ok=True)
-        source = image.path(self.spec.suite)
+        source = self.image
         for part in Path(path).parent.parts:
             target, source = target / part, source / part
             if not target.exists():
@@ -126,20 +126,19 @@ class Host:
             self.directory / "console.log",
             *("env", f"CGROUP_ROOT={cgroup.root()}", "unshare", "--mount", "sh"),
             *(Path(__file__).with_name("host.sh"), self.cgroup),
-            *(image.path(self.spec.suite), self.directory, *NSPAWN),
+            *(self.image, self.directory, *NSPAWN),
             *(f"--machine={self.machine}", f"--hostname={self.spec.name}", f"--network-bridge={bridge}"),
             *(f"--bind={self._disk(disk)}:{disk}" for disk in self.spec.disks),
         )
 
     def wait(self, timeout: float) -> None:
         """Return once the host's SSH server answers."""
-        deadline = time.monotonic() + timeout
-        while not self._ssh_answers():
-            if not self.alive:
-                raise LabError(f"{self.spec.name} did not boot: {self._console()}")
-            if time.monotonic() > deadline:
-                raise LabError(f"{self.spec.name} ({self.address}) did not answer: {self._console()}")
-            time.sleep(0.05)
+        wait_until(lambda: self._ssh_answers() or not self.alive, timeout)
+        if not self._ssh_answers():
+            log = self.directory / "console.log"
+            last = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+            power = "is on" if self.alive else "is off"
+            raise LabError(f"{self.spec.name} ({self.address}) does not answer; its power {power}\n{last}")
 
     def _ssh_answers(self) -> bool:
         try:
@@ -147,10 +146,6 @@ class Host:
                 return connection.recv(4) == b"SSH-"
         except OSError:
             return False
-
-    def _console(self) -> str:
-        log = self.directory / "console.log"
-        return "\n".join(log.read_text(errors="replace").splitlines()[-20:])
 
     def plug(self, *, connected: bool) -> None:
         """Pull the network cable, or put it back."""

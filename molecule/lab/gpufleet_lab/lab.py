@@ -7,17 +7,19 @@ import ipaddress
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from . import cgroup, faults, image, mirror, network
 from .host import Host, HostSpec
-from .system import LabError, boot_id, check_machine, locked, raise_sysctl, run
+from .system import LabError, boot_id, check_machine, locked, raise_sysctl, run, wait_until
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 # On a disk, unlike /run: the hosts' file systems are in it.
@@ -55,7 +57,11 @@ class Lab:
     @classmethod
     def all(cls) -> list[Lab]:
         """Return the labs of all checkouts."""
-        return [cls(path.parent) for path in sorted(STATE.glob("*/lab.json"))]
+        found = []
+        for path in sorted(STATE.glob("*/lab.json")):
+            with suppress(FileNotFoundError):  # taken down this moment
+                found.append(cls(path.parent))
+        return found
 
     # What it is made of
 
@@ -113,11 +119,19 @@ class Lab:
                 HostSpec(name, entry["suite"], entry["way_out"], tuple(entry["disks"])),
                 str(network_[entry["number"]]),
                 f"{self.id}-{entry['number']}",
+                Path(entry["image"]),
                 self.directory / "hosts" / name,
                 self.cgroup / f"host-{name}",
             )
             for name, entry in self.state["hosts"].items()
         }
+
+    def host(self, name: str) -> Host:
+        """Return one host."""
+        try:
+            return self.hosts[name]
+        except KeyError:
+            raise LabError(f"lab {self.name} has no host {name!r}, but {', '.join(self.hosts)}") from None
 
     def describe(self) -> dict[str, Any]:
         """All that a user of the lab needs to know, for `lab.py show`."""
@@ -152,7 +166,7 @@ class Lab:
             "ConnectTimeout": 10,
         }
         words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-        return ["ssh", *words, f"root@{self.hosts[host].address}", *command]
+        return ["ssh", *words, f"root@{self.host(host).address}", *command]
 
     def ssh(self, host: str, command: str, *, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a shell command on the host."""
@@ -164,7 +178,7 @@ class Lab:
     def boot(self) -> None:
         """Start what does not run: the way to make a lab, to repair it and to power a host on."""
         hosts = self.hosts
-        everywhere = sum(len(lab.hosts) for lab in Lab.all())
+        everywhere = sum(len(lab.state["hosts"]) for lab in Lab.all())
         raise_sysctl("fs.inotify.max_user_instances", 128 + INOTIFY_PER_HOST * everywhere)
         cgroup.create(self.cgroup)
         if not network.exists(self.bridge):
@@ -193,16 +207,25 @@ class Lab:
         cgroup.start(group, state / "server.log", *program, *where)
 
     def wait(self) -> None:
-        """Return once all hosts answer SSH."""
+        """Return once the mirror and all hosts' SSH servers answer."""
+        if not wait_until(self._mirror_answers, 10):
+            raise LabError(f"the mirror does not answer: {(self.directory / 'mirror/server.log').read_text()}")
         hosts = list(self.hosts.values())
         with ThreadPoolExecutor(max(1, len(hosts))) as pool:
             list(pool.map(lambda host: host.wait(60 + 3 * len(hosts)), hosts))
+
+    def _mirror_answers(self) -> bool:
+        with suppress(OSError), socket.create_connection((self.gateway, MIRROR_PORT), timeout=1):
+            return True
+        return False
 
     def remove(self) -> None:
         """Leave nothing: processes first (hosts' mounts and cables go with them), then the rest."""
         self._say("lab", "goes down")
         cgroup.kill(self.cgroup)
         network.remove(self.table, self.bridge)
+        # lab.json last: an interrupted removal must be found again.
+        shutil.rmtree(self.directory / "hosts", ignore_errors=True)
         shutil.rmtree(self.directory)
 
     def _say(self, subject: str, what: str) -> None:
@@ -271,7 +294,8 @@ def _add_hosts(lab: Lab, specs: dict[str, HostSpec]) -> None:
     for name, spec in specs.items():
         entry = {"suite": spec.suite, "way_out": spec.way_out, "disks": list(spec.disks)}
         if name not in hosts:
-            hosts[name] = {"number": next(numbers), **entry}
+            # The image of today: an overlay must keep what it was made on.
+            hosts[name] = {"number": next(numbers), "image": str(image.path(spec.suite)), **entry}
         elif {**hosts[name], **entry} != hosts[name]:
             raise LabError(f"host {name} runs as {hosts[name]}: take the lab down to change it")
     _save(lab.directory, lab.state)
