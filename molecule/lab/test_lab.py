@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from gpufleet_lab import Lab, LabError, cgroup, network, system
+from gpufleet_lab import Lab, LabError, cgroup, network, store, system
 from gpufleet_lab import lab as labs
 from gpufleet_lab.host import HostSpec
 from gpufleet_lab.playbook import run_playbook
@@ -275,6 +275,31 @@ def test_a_playbooks_results_can_be_looked_at(lab, tmp_path):
     failed = run_playbook(playbook, inventory=inventory)
     assert failed.rc == 2
     assert "mark" in failed.messages()
+
+
+# The cache
+
+
+def test_two_builders_build_once(tmp_path):
+    builds = []
+
+    def build(directory):
+        builds.append(directory)
+        time.sleep(0.1)
+        (directory / "done").touch()
+
+    def fail(directory):
+        (directory / "half").touch()
+        raise LabError("no network")
+
+    target = tmp_path / "images" / "thing"
+    with pytest.raises(LabError, match="no network"):
+        store.build_once(target, fail)
+    assert not target.exists()
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda _: store.build_once(target, build), range(3)))
+    assert len(builds) == 1
+    assert [file.name for file in target.iterdir()] == ["done"]
 
 
 # Errors

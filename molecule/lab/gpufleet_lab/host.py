@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import cgroup, image, network
@@ -83,6 +83,13 @@ class Host:
         return cgroup.alive(self.cgroup)
 
     def create(self, gateway: str, public_key: str) -> None:
+        """Make the host's directory, complete or not at all."""
+        partial = self.directory.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        replace(self, directory=partial)._furnish(gateway, public_key)
+        partial.rename(self.directory)
+
+    def _furnish(self, gateway: str, public_key: str) -> None:
         """Give a new host what is its own: name, identity, network, the key that opens it."""
         seeds = {
             "etc/hostname": f"{self.spec.name}\n",

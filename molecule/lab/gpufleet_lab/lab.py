@@ -183,7 +183,7 @@ class Lab:
         cgroup.create(self.cgroup)
         if not network.exists(self.bridge):
             self._say("network", f"{self.state['subnet']} on {self.bridge}")
-            network.create_bridge(self.bridge, self.gateway)
+        network.set_bridge(self.bridge, self.gateway)
         way_out = [host.address for host in hosts.values() if host.spec.way_out]
         network.set_way_out(self.table, self.bridge, way_out)
         self._start_mirror()

@@ -36,12 +36,13 @@ def exists(link: str) -> bool:
     return Path("/sys/class/net", link).exists()
 
 
-def create_bridge(bridge: str, gateway: str) -> None:
-    """Create the bridge, with the machine's address in the lab's network."""
-    run("ip", "link", "add", bridge, "type", "bridge", "forward_delay", "0")
+def set_bridge(bridge: str, gateway: str) -> None:
+    """Create the bridge, with the machine's address in the lab's network, or complete it."""
+    if not exists(bridge):
+        run("ip", "link", "add", bridge, "type", "bridge", "forward_delay", "0")
     # An address of its own: by default a bridge takes that of a port, and changes it as hosts come and go.
     run("ip", "link", "set", bridge, "address", _mac(gateway), "up")
-    run("ip", "address", "add", f"{gateway}/24", "dev", bridge)
+    run("ip", "address", "replace", f"{gateway}/24", "dev", bridge)
     raise_sysctl("net.ipv4.ip_forward", 1)
 
 

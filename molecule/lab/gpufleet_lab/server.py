@@ -116,10 +116,9 @@ class MirrorHandler(BaseHTTPRequestHandler):
         limit = len(part) if rule.truncate is None else min(len(part), rule.truncate)
         try:
             for data in _read(file, part[:limit], corrupt=rule.corrupt):
+                time.sleep(len(data) / rule.rate if rule.rate else 0)
                 self.wfile.write(data)
                 sent += len(data)
-                if rule.rate:
-                    time.sleep(len(data) / rule.rate)
         except ConnectionError:
             self.close_connection = True  # the client has had enough
         if limit < len(part):
