@@ -176,7 +176,7 @@ class Lab:
     # Making it
 
     def boot(self) -> None:
-        """Start what does not run: the way to make a lab, to repair it and to power a host on."""
+        """Start what does not run: the way to make a lab, to repair it, to power a host on."""
         hosts = self.hosts
         everywhere = sum(len(lab.state["hosts"]) for lab in Lab.all())
         raise_sysctl("fs.inotify.max_user_instances", 128 + INOTIFY_PER_HOST * everywhere)
@@ -193,6 +193,9 @@ class Lab:
                 if not host.directory.exists():
                     host.create(self.gateway, self.key.with_suffix(".pub").read_text())
                 host.start(self.bridge)
+            elif network.unplugged(host.link):
+                self._say(name, "cable plugged in")
+                host.plug(connected=True)
 
     def _start_mirror(self) -> None:
         group = self.cgroup / "mirror"

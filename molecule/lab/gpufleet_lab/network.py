@@ -82,6 +82,12 @@ def plug(link: str, *, connected: bool) -> None:
     run("ip", "link", "set", link, "up" if connected else "down")
 
 
+def unplugged(link: str) -> bool:
+    """Say whether `plug` pulled this cable; one that does not exist (yet) was not."""
+    flags = Path("/sys/class/net", link, "flags")
+    return flags.exists() and not int(flags.read_text(), 16) & 1  # IFF_UP
+
+
 def delete_link(link: str) -> None:
     """Delete an interface; one that is gone already is as good."""
     if exists(link):
