@@ -69,6 +69,13 @@ options:
       - Name of the host whose Prometheus scrapes the targets.
       - By default, the first host of the group C(monitoring_master).
     type: str
+  as_json:
+    description:
+      - Whether each job's targets are returned as text, one line a target, ready to be a C(file_sd) file.
+      - Ansible wraps and checks every element of what a template passes on, and a text is only one. With 10,000 hosts
+        that saves seconds.
+    type: bool
+    default: false
 notes:
   - All that is wrong with the inventory is in one error, which names hosts and variables.
   - Ansible evaluates a variable anew each time that it is used. Use the filter once, and its result many times.
@@ -81,9 +88,9 @@ EXAMPLES = r"""
 - name: One file_sd file for each job
   ansible.builtin.copy:
     dest: /etc/prometheus/targets/{{ item.key }}.json
-    content: "{{ item.value | to_nice_json }}"
+    content: "{{ item.value }}"
     mode: "0644"
-  loop: "{{ groups | gpufleet.monitoring.scrape_targets(hostvars, jobs) | dict2items }}"
+  loop: "{{ groups | gpufleet.monitoring.scrape_targets(hostvars, jobs, as_json=true) | dict2items }}"
   loop_control:
     label: "{{ item.key }}"
   vars:
@@ -109,6 +116,7 @@ _value:
         labels: {instance: gpu1, site: fra1}
 """
 
+import json
 import typing as t
 
 from ansible.errors import AnsibleFilterError
@@ -117,13 +125,23 @@ from ..module_utils import inventory
 
 
 def scrape_targets(
-    groups: inventory.Groups, hostvars: inventory.HostVars, jobs: object, master: str | None = None
-) -> dict[str, list[inventory.Target]]:
+    groups: inventory.Groups,
+    hostvars: inventory.HostVars,
+    jobs: object,
+    master: str | None = None,
+    as_json: bool = False,
+) -> dict[str, t.Any]:
     """Return the targets of each job; raise AnsibleFilterError with all that is wrong with the inventory."""
     try:
-        return inventory.scrape_targets(groups, hostvars, jobs, master)
+        targets = inventory.scrape_targets(groups, hostvars, jobs, master)
     except inventory.InventoryError as error:
         raise AnsibleFilterError(str(error)) from None
+    return {job: _text(found) for job, found in targets.items()} if as_json else targets
+
+
+def _text(targets: list[inventory.Target]) -> str:
+    # One line a target, so that --diff shows a host in one line.
+    return "[" + ",".join(f"\n {json.dumps(target)}" for target in targets) + "\n]\n"
 
 
 class FilterModule:

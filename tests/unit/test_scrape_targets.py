@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible_collections.gpufleet.monitoring.plugins.filter.scrape_targets import (
+    scrape_targets as scrape_targets_filter,
+)
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.inventory import InventoryError, scrape_targets
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,6 +87,16 @@ def test_an_exporter_that_the_hosts_groups_do_not_call_for_is_no_target():
     """group_vars/all may have one list for workers and masters."""
     masters = {"master1": {"ansible_host": "10.0.0.100", "gpufleet_exporters": ["node_exporter", "dcgm"]}}
     assert find({}, masters)["dcgm"] == []
+
+
+def test_json_has_one_line_a_target():
+    """A host that comes or goes is then one line of --diff."""
+    groups = {"gpu_workers": ["gpu1"], "monitoring_master": ["master1"]}
+    hostvars = {"gpu1": {"ansible_host": "10.0.0.1", "gpufleet_labels": {"site": 'a"b\n'}}, **MASTER}
+    jobs = [NODE, {**DCGM, "groups": ["none"]}]
+    texts = scrape_targets_filter(groups, hostvars, jobs, as_json=True)
+    assert {job: json.loads(text) for job, text in texts.items()} == scrape_targets(groups, hostvars, jobs)
+    assert texts["node_exporter"].count("\n") == 4
 
 
 # -- addresses and ports -------------------------------------------------------------------------
