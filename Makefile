@@ -33,7 +33,7 @@ lint: $(VENV)
 	ruff check .
 	ruff format --check .
 	MYPYPATH=.collections mypy -p $(COLLECTION).plugins
-	cd molecule/lab && mypy --config-file ../../pyproject.toml *.py
+	cd molecule/lab && mypy --config-file ../../pyproject.toml -p gpufleet_lab
 
 unit: $(VENV)
 	pytest tests/unit

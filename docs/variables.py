@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes docs/variables.md from the roles' argument specs and defaults; a unit test keeps it current.
 
-    python3 docs/variables.py > docs/variables.md
+python3 docs/variables.py > docs/variables.md
 """
 
 from __future__ import annotations

@@ -177,8 +177,8 @@ EXAMPLES = r"""
     name: node_exporter
     release:
       version: 1.12.1
-      url: https://github.com/prometheus/node_exporter/releases/download/v1.12.1/node_exporter-1.12.1.linux-{arch}.tar.gz
-      checksum_url: https://github.com/prometheus/node_exporter/releases/download/v1.12.1/sha256sums.txt
+      url: "{{ releases }}/v1.12.1/node_exporter-1.12.1.linux-{arch}.tar.gz"
+      checksum_url: "{{ releases }}/v1.12.1/sha256sums.txt"
     command: ["{release}/node_exporter", "--collector.systemd"]
     unit:
       Unit:
@@ -187,6 +187,8 @@ EXAMPLES = r"""
         ProtectHome: read-only
     health:
       url: http://127.0.0.1:9100/
+  vars:
+    releases: https://github.com/prometheus/node_exporter/releases/download
 
 - name: A configuration that is validated before it goes live, and needs no restart
   gpufleet.monitoring.native_service:
