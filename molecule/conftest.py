@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -12,11 +11,7 @@ import pytest
 import yaml
 from gpufleet_lab.lab import Lab
 
-# The last two give a dead host up, as ansible.cfg does, but in seconds.
-SSH_ARGUMENTS = (
-    "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
-    " -o ConnectTimeout=5 -o ServerAliveInterval=1 -o ServerAliveCountMax=4"
-)
+SSH_ARGUMENTS = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o ConnectTimeout=5"
 
 
 @pytest.fixture(scope="session")
@@ -91,17 +86,3 @@ class Prometheus:
 @pytest.fixture
 def prometheus(lab):
     return Prometheus(lab.hosts["master1"].address)
-
-
-def eventually(condition, seconds: float = 30):
-    """Wait until ``condition()`` is true, and return it; what it raises meanwhile counts as false."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            value = condition()
-            if value or time.monotonic() > deadline:
-                return value
-        except (OSError, LookupError):
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(0.2)

@@ -1,0 +1,51 @@
+"""Input that makes no sense is refused with words that name it, and nothing changes."""
+
+from __future__ import annotations
+
+import pytest
+from fleet import VARIABLES, WORKERS, all_up, master_with, same_run
+from gpufleet_lab.playbook import run_playbook
+
+SAME_ADDRESS = "{{ hostvars['gpu1'].ansible_host }}"
+CONFIGURATION = "cd /etc/prometheus && find . -type f | sort | xargs sha256sum"
+
+
+@pytest.mark.parametrize(
+    ("variables", "complaint"),
+    [
+        ({"prometheus_extra_scrape_configs": [{"job_name": "x", "scrape_intervall": "5s"}]}, "scrape_intervall"),
+        ({"prometheus_scrape_interval": "soon"}, "soon"),
+        ({"prometheus_rule_files": ["{{ inventory_dir }}/bad.yml"]}, "could not parse expression"),
+    ],
+)
+def test_a_configuration_that_promtool_refuses_never_goes_live(fleet, inventory, prometheus, sh, variables, complaint):
+    (fleet.parent / "bad.yml").write_text("groups: [{name: g, rules: [{record: a:b, expr: 'sum('}]}]\n")
+    before = sh("master1", CONFIGURATION), sh("master1", same_run("prometheus"))
+    path = inventory(WORKERS, **master_with(**variables))
+    for arguments in (["--check"], []):
+        done = run_playbook("monitoring_master", *arguments, inventory=path)
+        assert done.rc != 0
+        assert complaint in done.messages()
+        assert "the old one stays" in done.messages()
+    assert (sh("master1", CONFIGURATION), sh("master1", same_run("prometheus"))) == before
+    assert all_up(prometheus)
+
+
+@pytest.mark.parametrize(
+    ("workers", "masters", "words"),
+    [
+        ({}, None, ["gpu_workers", "is empty"]),
+        (WORKERS, {}, ["monitoring_master", "is empty"]),
+        ({"gpu2": {"ansible_host": SAME_ADDRESS}}, None, ["gpu1", "gpu2", "ansible_host"]),
+        ({"gpu2": {"gpufleet_labels": {"rack-no": "1"}}}, None, ["gpu2", "gpufleet_labels", "rack-no"]),
+        ({"gpu2": {"gpufleet_exporters": ["node_exportr"]}}, None, ["gpu2", "gpufleet_exporters", "node_exporter"]),
+        ({"gpu2": {"node_exporter_verison": "1"}}, None, ["gpu2", "node_exporter_verison", "node_exporter_version"]),
+        ({"gpu2": {"node_exporter_port": "nine"}}, None, ["gpu2", "node_exporter_port"]),
+    ],
+)
+def test_an_inventory_that_makes_no_sense_changes_nothing(fleet, inventory, sh, workers, masters, words):
+    sh("gpu1", "rm /etc/sysusers.d/node_exporter.conf")  # there would be something to do
+    done = run_playbook("site", inventory=inventory(workers and {**WORKERS, **workers}, masters, **VARIABLES))
+    assert done.rc != 0
+    assert all(word in done.messages() for word in words), done.messages()
+    assert done.changed == 0
