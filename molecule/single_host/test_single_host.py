@@ -1,0 +1,58 @@
+"""A server that is worker and master at once watches itself, and nobody else gets at what it says."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import pytest
+from gpufleet_lab.playbook import run_playbook
+from gpufleet_lab.waiting import eventually
+
+HOST = "gpu-server"
+ASK_FOR_TARGETS = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9090/api/v1/targets').read().decode())"
+PORTS = {"node_exporter": 9100, "prometheus": 9090}
+
+
+@pytest.fixture
+def targets(sh):
+    """(job, instance) -> health of Prometheus' targets, asked on the host itself."""
+
+    def ask() -> dict[tuple[str, str], str]:
+        found = json.loads(sh(HOST, f'python3 -c "{ASK_FOR_TARGETS}"'))["data"]["activeTargets"]
+        return {(target["labels"]["job"], target["labels"]["instance"]): target["health"] for target in found}
+
+    return ask
+
+
+def test_it_watches_itself(targets):
+    both_up = {("node_exporter", HOST): "up", ("prometheus", HOST): "up"}
+    assert eventually(lambda: targets() == both_up, 40), targets()
+
+
+def test_only_ssh_listens_beyond_the_host(sh):
+    beyond, within = set(), {}
+    for line in sh(HOST, "ss --no-header --listening --tcp --udp --numeric --processes").splitlines():
+        _, _, _, _, local, _, *users = line.split()
+        address, _, port = local.rpartition(":")
+        program = users[0].split('"')[1] if users else local
+        if address in ("127.0.0.1", "[::1]"):
+            within[program] = int(port)
+        else:
+            beyond.add(program)
+    assert beyond == {"sshd"}
+    assert within == PORTS
+
+
+@pytest.mark.parametrize("port", PORTS.values(), ids=PORTS)
+def test_nobody_else_reaches_a_service(lab, port):
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((lab.hosts[HOST].address, port), timeout=5)
+
+
+def test_node_exporter_is_deployed_once(sh):
+    done = run_playbook("site")
+    assert done.rc == 0, done.messages()
+    tasks = done.of(HOST, "Node_exporter is started")
+    assert [task.get("skipped", False) for task in tasks] == [False, True]  # as a worker; not as the master again
+    assert sh(HOST, "pgrep --count --exact node_exporter") == "1"
