@@ -21,9 +21,11 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' $(firstword $(MAKEFILE_LIST))
 
+# After a reset, Molecule asks the lab for its hosts again: what a reboot or a kill has ended is started.
 demo: $(VENV) packages
+	molecule reset
 	molecule converge
-	@python3 molecule/lab/demo.py default
+	@python3 molecule/lab/lab.py demo default
 
 test: lint unit molecule
 
@@ -62,7 +64,7 @@ packages:
 	fi
 
 # Built beside its place and then moved there, so that an install that was cut is not taken for a whole one.
-$(VENV): requirements-dev.txt
+$(VENV): | requirements-dev.txt
 	@python3 -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory packages
 	rm -rf $@ $@.new
 	mkdir -p $(GPUFLEET_CACHE)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import image, lab, mirror, server
+from . import demo, image, lab, mirror, server
 from .faults import Rule
 from .host import HostSpec, resolve
 from .lab import Lab
@@ -51,6 +51,10 @@ def _show(arguments: argparse.Namespace) -> None:
 
 def _print(found: Lab) -> None:
     print(json.dumps(found.describe(), indent=1))
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    demo.show(Lab.open(arguments.name), arguments.master, arguments.patience)
 
 
 def _ssh(arguments: argparse.Namespace) -> int:
@@ -119,6 +123,12 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("show", help="a lab as JSON")
     command.add_argument("name")
     command.set_defaults(run=_show)
+
+    command = commands.add_parser("demo", help="once all targets of a lab's Prometheus are up, what runs where")
+    command.add_argument("name")
+    command.add_argument("--master", default="master1", metavar="HOST")
+    command.add_argument("--patience", type=float, default=90, metavar="SECONDS")
+    command.set_defaults(run=_demo)
 
     command = commands.add_parser("ssh", help="log in to a host, or run a command there")
     command.add_argument("name")
