@@ -43,8 +43,9 @@ unit: $(VENV)
 molecule: $(VENV) packages
 	@for scenario in $(SCENARIOS); do molecule test -s $$scenario || exit 1; done
 
+# BENCH="--only workers --peer DIRECTORY", for example.
 bench: $(VENV) packages
-	python3 tests/bench/run.py
+	python3 tests/bench/run.py $(BENCH)
 
 # Ends every lab that was made from this checkout; the cache of images and releases stays.
 clean: $(VENV)

@@ -60,6 +60,7 @@ PLAYBOOKS = {
     - ansible.builtin.template: {{src: targets.j2, dest: "{{{{ playbook_dir }}}}/targets", mode: "0644"}}
 """,
 }
+MASTER = "10.255.0.1"
 TEMPLATE = "{% for text in files.values() %}{{ text }}{% endfor %}"
 
 
@@ -84,7 +85,7 @@ def write_ini(directory: Path, hosts: int) -> Path:
     lines = ["[gpu_workers]"]
     lines += [f'{name} ansible_host={address} gpufleet_labels="{labels}"' for name, address, labels in fleet(hosts)]
     path = directory / "hosts.ini"
-    path.write_text("\n".join([*lines, "[monitoring_master]", "master1 ansible_host=10.255.0.1", ""]))
+    path.write_text("\n".join([*lines, "[monitoring_master]", f"master1 ansible_host={MASTER}", ""]))
     return path
 
 
@@ -94,7 +95,7 @@ def write_yaml(directory: Path, hosts: int) -> Path:
     for name, address, labels in fleet(hosts):
         lines += [f"    {name}:", f"      ansible_host: {address}", f"      gpufleet_labels: {json.dumps(labels)}"]
     path = directory / "hosts.yml"
-    master = "monitoring_master: {hosts: {master1: {ansible_host: 10.255.0.1}}}"
+    master = f"monitoring_master: {{hosts: {{master1: {{ansible_host: {MASTER}}}}}}}"
     path.write_text("\n".join([*lines, master, ""]))
     return path
 
