@@ -1,6 +1,6 @@
 # make demo   a monitored fleet of lab hosts on this machine
-# make test   lint, unit tests and all Molecule scenarios
-# make lint, make unit, make bench, make clean
+# make test   lint, unit tests, the lab's own tests and all Molecule scenarios
+# make lint, make unit, make lab, make molecule, make sanity, make bench, make shell, make clean
 #
 # demo, test and bench boot systemd machines, so they need root on Debian 12 or 13; they install what they need.
 .DEFAULT_GOAL := help
@@ -11,12 +11,13 @@ VENV := $(GPUFLEET_CACHE)/venv-$(shell sha256sum requirements-dev.txt | cut -c1-
 PACKAGES := python3-venv openssh-client git systemd-container mmdebstrap nftables iproute2 xz-utils zstd \
             debian-archive-keyring
 SCENARIOS := $(notdir $(patsubst %/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
+SANITY_SKIPS := no-assert replace-urlopen pylint
 COLLECTION := ansible_collections.gpufleet.monitoring
 
 export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help demo test lint unit molecule bench clean distclean packages
+.PHONY: help demo test lint sanity unit lab molecule bench shell clean distclean packages
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' $(firstword $(MAKEFILE_LIST))
@@ -27,7 +28,7 @@ demo: $(VENV) packages
 	molecule converge
 	@python3 molecule/lab/lab.py demo default
 
-test: lint unit molecule
+test: lint unit lab molecule
 
 lint: $(VENV)
 	yamllint --strict .
@@ -37,8 +38,22 @@ lint: $(VENV)
 	MYPYPATH=.collections mypy -p $(COLLECTION).plugins
 	cd molecule/lab && mypy --config-file ../../pyproject.toml -p gpufleet_lab
 
+# Ansible's own tests, on what operators get. Not a part of lint: each of them installs tools of its own from the
+# internet. What is skipped, and why, is in docs/development.md.
+sanity: $(VENV)
+	@build=$$(mktemp -d) && trap 'rm -rf "$$build"' EXIT && \
+	tree=$$build/ansible_collections/gpufleet/monitoring && mkdir -p "$$tree" && \
+	ansible-galaxy collection build --output-path "$$build" && \
+	tar --extract --file "$$build"/*.tar.gz --directory "$$tree" && cd "$$tree" && \
+	version=$$(python3 -c 'import sys; print("{}.{}".format(*sys.version_info))') && \
+	ansible-test sanity --python "$$version" --exclude docs/ $(SANITY_SKIPS:%=--skip-test %)
+
 unit: $(VENV)
 	pytest tests/unit
+
+# The lab's own tests.
+lab: $(VENV) packages
+	timeout 300 pytest molecule/lab/test_lab.py
 
 molecule: $(VENV) packages
 	@for scenario in $(SCENARIOS); do molecule test -s $$scenario || exit 1; done
@@ -46,6 +61,10 @@ molecule: $(VENV) packages
 # BENCH="--only workers --peer DIRECTORY", for example.
 bench: $(VENV) packages
 	python3 tests/bench/run.py $(BENCH)
+
+# A shell with the tools on its PATH.
+shell: $(VENV)
+	@exec $(SHELL)
 
 # Ends every lab that was made from this checkout; the cache of images and releases stays.
 clean: $(VENV)
