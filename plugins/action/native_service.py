@@ -35,10 +35,11 @@ class ActionModule(ActionBase):
         if wanted is None:
             return result
         archive, sha256 = _cached(releases.Release(**wanted))
-        remote = self._transfer_file(
-            str(archive), self._connection._shell.join_path(self._connection._shell.tmpdir, archive.name)
-        )
-        self._fixup_perms2((self._connection._shell.tmpdir, remote))
+        shell = self._connection._shell
+        if shell.tmpdir is None:  # a pipelined module needs none
+            self._make_tmp_path()
+        remote = self._transfer_file(str(archive), shell.join_path(shell.tmpdir, archive.name))
+        self._fixup_perms2((shell.tmpdir, remote))
         args["release"] = {**args["release"], "sha256": sha256, "archive": remote}
         return self._call(args, task_vars)
 
@@ -51,13 +52,14 @@ class ActionModule(ActionBase):
 def _cached(release: releases.Release) -> tuple[Path, str]:
     """Return the archive from the controller's cache, and its SHA-256; the first host that asks fetches it."""
     directory = _cache() / hashlib.sha256(release.url.encode()).hexdigest()[:16]
-    known = directory / "sha256"
+    archive, known = directory / release.filename, directory / "sha256"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with (directory / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if known.exists() and release.sha256 in (None, known.read_text()):
-                return directory / release.filename, known.read_text()
+            sha256 = known.read_text() if known.exists() and archive.exists() else None
+            if sha256 and release.sha256 in (None, sha256) and releases.sha256_of(archive) == sha256:
+                return archive, sha256
             archive, sha256 = releases.fetch(release, directory)
             known.write_text(sha256)
             return archive, sha256

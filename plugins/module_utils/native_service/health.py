@@ -48,12 +48,18 @@ def _look(health: Health | None, systemd: Systemd, unit: str, run: Run) -> tuple
     """Return the reason why ``unit`` is not well, or None, and whether waiting is in vain."""
     state = systemd.show(unit)
     if state.active == "failed":
-        return f"{unit} failed ({state.result})", True
+        return f"{unit} failed ({state.result}){_taken_port(health, unit)}", True
     if state.restarts > RESTARTS_TOLERATED:
-        return f"{unit} exits again and again", True
+        return f"{unit} exits again and again{_taken_port(health, unit)}", True
     if state.active != "active":
         return f"{unit} is {state.active} ({state.sub})", False
     return (probe(health, unit, run) if health else None), False
+
+
+def _taken_port(health: Health | None, unit: str) -> str:
+    """Say who holds the service's port, which is what most often keeps a new service from starting."""
+    stranger = _stranger(health.url, unit) if health and health.url else None
+    return f": {stranger}" if stranger else ""
 
 
 def probe(health: Health, unit: str, run: Run) -> str | None:

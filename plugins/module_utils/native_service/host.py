@@ -184,6 +184,8 @@ class ServiceHost:
             known = _read_json(self._journal_file)
         else:
             known = {"files": {}, "current": have.current, "active": have.active, "enabled": have.enabled}
+        known["made"] = [*known.get("made", []), *plan.make]
+        known["user"] = known.get("user") or plan.add_user
         for path in [file.path for file in plan.write] + list(plan.remove):
             known["files"].setdefault(path, _frozen(have.files.get(path)))
         _write_file(self._journal_file, json.dumps(known).encode(), 0o600)
@@ -241,22 +243,41 @@ class ServiceHost:
             problem = str(error)
         if problem:
             raise ServiceError(f"{reason}. The previous state was put back but is not well either: {problem}", journal)
-        self._journal_file.unlink()
+        self._clear(known)
         was = (
             "the previous state is back and runs" if known["active"] else "it did not run before, and is stopped again"
         )
         raise ServiceError(f"{reason}. Rolled back: {was}", journal, rolled_back=True)
 
+    def _clear(self, known: dict[str, t.Any]) -> None:
+        """Remove what a change that failed has brought: directories, a user, the release."""
+        _remove_empty(known["made"])
+        if known["user"] and _user_exists(known["user"]):
+            self._systemd.remove_user(known["user"])
+        if not self._manifest_file.exists():  # there was nothing of ours before
+            self._forget()
+            return
+        keep = {known["current"], _read_json(self._manifest_file).get("previous")}
+        for name in set(releases.installed(self.root)) - keep:
+            shutil.rmtree(self.root / name)
+        self._journal_file.unlink()
+
+    def _forget(self) -> None:
+        shutil.rmtree(self.root)
+        with contextlib.suppress(OSError):
+            ROOT.rmdir()
+
     def _finish(self, plan: Plan, have: Host) -> None:
         for name in plan.prune:
             shutil.rmtree(self.root / name)
         previous = have.previous if plan.current == have.current else have.current
-        directories = dict.fromkeys([*_read_json(self._manifest_file).get("directories", []), *plan.make])
+        known = _read_json(self._journal_file)  # what a run that was cut has made is in it, too
+        directories = dict.fromkeys([*_read_json(self._manifest_file).get("directories", []), *known["made"]])
         manifest = {
             "files": {file.path: file.effect for file in self.want.files},
             "directories": list(directories),
             "previous": previous,
-            "user": plan.add_user or have.own_user,
+            "user": known["user"] or have.own_user,
         }
         _write_file(self._manifest_file, json.dumps(manifest, indent=1).encode(), 0o600)
         self._journal_file.unlink()
@@ -266,18 +287,14 @@ class ServiceHost:
         self._order(plan._replace(daemon_reload=False))
         for path in plan.remove:
             Path(path).unlink(missing_ok=True)
-        for path in _read_json(self._manifest_file).get("directories", [])[::-1]:
-            with contextlib.suppress(OSError):
-                Path(path).rmdir()  # only when empty: what others put there is theirs
+        _remove_empty(_read_json(self._manifest_file).get("directories", []))
         if plan.daemon_reload:
             self._systemd.daemon_reload()
             self._systemd.reset_failed(self.unit)
         if plan.remove_user:
             self._systemd.remove_user(plan.remove_user)
         if plan.forget:
-            shutil.rmtree(self.root)
-            with contextlib.suppress(OSError):
-                ROOT.rmdir()
+            self._forget()
         for path in plan.purge:
             _delete(Path(path))
 
@@ -309,6 +326,13 @@ def bring(host: ServiceHost, delivered: Path | None) -> tuple[Plan, Host]:
 def _data_directories(name: str) -> tuple[str, ...]:
     """Where StateDirectory=, CacheDirectory= and LogsDirectory= named as the service live (systemd.exec(5))."""
     return tuple(f"/var/{kind}/{private}{name}" for kind in ("lib", "cache", "log") for private in ("", "private/"))
+
+
+def _remove_empty(paths: t.Sequence[str]) -> None:
+    """Remove directories, given parents first, but not what others put there."""
+    for path in reversed(paths):
+        with contextlib.suppress(OSError):
+            Path(path).rmdir()
 
 
 def _delete(path: Path) -> None:

@@ -1,0 +1,125 @@
+"""A service on a host, described step by step."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+
+import pytest
+from gpufleet_lab.playbook import run_playbook
+from releases import Releases
+
+CONFIGURATION = "/etc/demo/demo.conf"
+PORT = 8000
+
+
+def configuration(colour: str) -> dict:
+    return {
+        "path": CONFIGURATION,
+        "content": f"colour: {colour}\n",
+        "on_change": "reload",
+        "validate": "{release}/demo --check {file}",
+    }
+
+
+@pytest.fixture(scope="session")
+def releases(lab):
+    return Releases(lab)
+
+
+@pytest.fixture(scope="session")
+def v1(releases):
+    return releases.publish("1.0.0")
+
+
+@pytest.fixture(scope="session")
+def v2(releases):
+    return releases.publish("2.0.0")
+
+
+@pytest.fixture
+def service(v1):
+    """The module's arguments for the service as most tests know it."""
+    return {
+        "name": "demo",
+        "release": v1,
+        "command": ["{release}/demo", f"--port={PORT}", f"--config={CONFIGURATION}"],
+        "directories": ["/etc/demo"],
+        "files": [configuration("blue")],
+        "unit": {"Service": {"ExecReload": "/bin/kill -HUP $MAINPID"}},
+        "health": {"url": f"http://127.0.0.1:{PORT}/", "timeout": 4},
+    }
+
+
+@pytest.fixture
+def bring(service):
+    """Run the play: the service, with other arguments where they are given, on host1 or other hosts."""
+
+    def run(*arguments, hosts="host1", **changes):
+        wanted = {"service": {**service, **changes}}
+        return run_playbook("converge.yml", "--limit", hosts, *arguments, extra_vars=wanted)
+
+    return run
+
+
+@pytest.fixture
+def brought(bring):
+    """As bring, and it has to succeed. Returns the module's result on the host."""
+
+    def run(*arguments, hosts="host1", **changes):
+        done = bring(*arguments, hosts=hosts, **changes)
+        assert done.rc == 0, done.messages()
+        return done.tasks[-1].result
+
+    return run
+
+
+@pytest.fixture
+def refused(bring):
+    """As bring, and it has to fail on host1. Returns the module's result there."""
+
+    def run(*arguments, **changes):
+        done = bring(*arguments, **changes)
+        assert done.stats["host1"]["failures"] == 1, done.stdout
+        return done.of("host1")[-1]
+
+    return run
+
+
+@pytest.fixture
+def ask(lab):
+    """What the service says of itself."""
+
+    def get(host="host1") -> dict:
+        with urllib.request.urlopen(f"http://{lab.hosts[host].address}:{PORT}/", timeout=5) as answer:
+            return json.load(answer)
+
+    return get
+
+
+@pytest.fixture
+def demo(brought, ask):
+    """The service runs on host1 in its version 1, whatever the test before left there."""
+    brought()
+    assert ask()["version"] == "1.0.0"
+
+
+@pytest.fixture
+def bare(brought, sh):
+    """Nothing of the service is on any host."""
+    brought(hosts="all", state="absent", purge=True)
+    assert sh("host1", "ls -d /opt/gpufleet", check=False) == ""
+
+
+@pytest.fixture
+def untouched(sh):
+    """A command's worth of evidence that nothing happened to the service: files, releases, and the process."""
+
+    def evidence(host="host1") -> str:
+        return sh(
+            host,
+            "systemctl show -P InvocationID demo; readlink /opt/gpufleet/demo/current; "
+            "find /opt/gpufleet /etc/demo /etc/systemd/system -type f -printf '%p %s %m %T@\\n' | sort",
+        )
+
+    return evidence

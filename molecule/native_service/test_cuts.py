@@ -1,0 +1,72 @@
+"""A run is cut in the middle, or meets another one; the next run finds its way."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from gpufleet_lab.waiting import eventually
+
+# Who holds the lock of the service is the module at work.
+KILL_MODULE = """
+for process in /proc/[0-9]*; do
+  ls -l $process/fd 2>/dev/null | grep -q /run/gpufleet-demo.lock && kill -KILL ${process#/proc/} && echo killed
+done"""
+IMPATIENT = {"ansible_ssh_args": "-o ControlMaster=no -o ServerAliveInterval=1 -o ServerAliveCountMax=3"}
+
+
+@pytest.fixture
+def background():
+    """Call something in the background."""
+    with ThreadPoolExecutor() as pool:
+        yield pool.submit
+
+
+@pytest.mark.parametrize("wanted", ["1.0.0", "2.0.0", "3.0.0"])
+def test_a_run_that_died_while_it_waited_for_the_new_release_is_repaired(
+    demo, bring, background, ask, sh, releases, service, wanted
+):
+    """The host is half-way, with a release that keeps silent: back, on to a good one, or the same bad one again."""
+    silent = releases.publish("3.0.0", behaviour="keeps silent")
+    patient = {**service["health"], "timeout": 60}
+    run = background(bring, release=silent, health=patient)
+    assert eventually(lambda: sh("host1", "ls /opt/gpufleet/demo/journal.json", check=False))
+    assert eventually(
+        lambda: sh("host1", "systemctl is-active demo && readlink /opt/gpufleet/demo/current") == "active\n3.0.0"
+    )
+    assert sh("host1", KILL_MODULE, check=False) == "killed"
+    assert run.result().rc != 0
+    if wanted == "3.0.0":
+        done = bring(release=silent)
+        assert done.of("host1")[-1]["rolled_back"]
+        assert ask()["version"] == "1.0.0"  # that before the run that died, not the sick one
+    else:
+        done = bring(release=releases.publish(wanted))
+        assert done.rc == 0, done.messages()
+        assert ask()["version"] == wanted
+        assert not bring(release=releases.publish(wanted)).changed
+
+
+def test_a_host_that_loses_its_connection_in_a_download_is_repaired(demo, lab, bring, background, ask, sh, releases):
+    release = releases.publish("8.0.0")
+    with lab.faults.injected("example.org/demo/v8.0.0/demo-*", rate=200_000):
+        run = background(bring, "-e", json.dumps(IMPATIENT), release=release)
+        assert eventually(lambda: sh("host1", "ls /opt/gpufleet/demo/.download/*.part", check=False))
+        lab.hosts["host1"].plug(connected=False)
+        try:
+            assert run.result().stats["host1"]["unreachable"] == 1
+        finally:
+            lab.hosts["host1"].plug(connected=True)
+        assert ask()["version"] == "1.0.0"
+    done = bring(release=release)
+    assert done.rc == 0, done.messages()
+    assert ask()["version"] == "8.0.0"
+
+
+def test_two_runs_at_once_work_one_after_the_other(demo, bring, background, ask, sh, releases, v2):
+    runs = [background(bring, release=release) for release in (v2, releases.publish("9.0.0"))]
+    for run in runs:
+        assert run.result().rc == 0, run.result().messages()
+    assert ask()["version"] in ("2.0.0", "9.0.0")
+    assert sh("host1", "readlink /opt/gpufleet/demo/current") == ask()["version"]
