@@ -3,9 +3,10 @@
 
 Prints a Markdown table of seconds, with CPU seconds in parentheses, and of memory: that of the largest process.
 
-Every row is made of three real ansible-playbook runs over a generated inventory: an empty one, which is what Ansible
-itself takes to start and to read that inventory; the first play of site.yml, check_inventory; and one that computes
-the targets of the master and writes them. Columns with a + are what a run took beyond the empty one.
+Every row is made of four real ansible-playbook runs over a generated inventory: an empty one, which is what Ansible
+itself takes to start and to read that inventory; one that looks at one variable of every host, for which Ansible merges
+all the host's variables; the first play of site.yml, check_inventory; and one that computes the targets of the master
+and writes them. Columns with a + are what a run took beyond the empty one.
 """
 
 from __future__ import annotations
@@ -35,6 +36,14 @@ PLAYBOOKS = {
   gather_facts: false
   tasks:
     - ansible.builtin.assert: {that: true}
+""",
+    "look": """\
+- hosts: monitoring_master
+  gather_facts: false
+  tasks:
+    - ansible.builtin.assert:
+        that: groups.all | map("extract", hostvars, "ansible_host") | length == groups.all | length
+        quiet: true
 """,
     # As in site.yml.
     "check": f"""\
@@ -143,8 +152,8 @@ def measure(hosts: int, write: t.Callable[[Path, int], Path]) -> list[str]:
             costs[intent] = run(path, inventory)
         written = (directory / "targets").read_text().count('"instance"')
         assert written == 2 * (hosts + 1), f"{written} targets of {hosts} workers and a master"
-    empty, check, targets = costs["empty"], costs["check"], costs["targets"]
-    times = [cost.time for cost in (empty, check - empty, targets - empty, targets)]
+    empty, look, check, targets = (costs[intent] for intent in ("empty", "look", "check", "targets"))
+    times = [cost.time for cost in (empty, look - empty, check - empty, targets - empty, targets)]
     return [f"{hosts:,}", inventory.suffix[1:], *times, f"{empty.memory:.0f}", f"{targets.memory:.0f}"]
 
 
@@ -153,8 +162,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("hosts", type=int, nargs="*", default=[100, 1000, 10000], help="sizes of the inventories")
     arguments = parser.parse_args()
-    print("| hosts | inventory | Ansible alone | + check | + targets and files | whole run | alone, MiB | run, MiB |")
-    print("|---:|---|---:|---:|---:|---:|---:|---:|")
+    print(
+        "| hosts | inventory | empty run | + one look | + check | + targets, files | whole run | empty, MiB | whole, MiB |"
+    )
+    print("|---:|---|---:|---:|---:|---:|---:|---:|---:|")
     for hosts in arguments.hosts:
         for write in (write_ini, write_yaml):
             print("|", " | ".join(measure(hosts, write)), "|", flush=True)

@@ -117,8 +117,10 @@ class ServiceHost:
             archive, sha256 = delivered, release.sha256
         else:
             archive, sha256 = releases.fetch(release, downloads)
-        releases.install(release, archive, sha256, self.root)
-        shutil.rmtree(downloads, ignore_errors=True)
+        try:
+            releases.install(release, archive, sha256, self.root)
+        finally:
+            shutil.rmtree(downloads, ignore_errors=True)
 
     def check_files(self, plan: Plan) -> None:
         """Run the validation commands on the new files before any of them is live. Raises ServiceError."""

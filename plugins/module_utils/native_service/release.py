@@ -187,11 +187,16 @@ def _download(url: str, target: Path) -> None:
     part = target.with_name(target.name + ".part")
     _retrying(url, lambda: _continue(url, part))
     part.replace(target)
+    _validator_file(part).unlink(missing_ok=True)
+
+
+def _validator_file(part: Path) -> Path:
+    return part.with_name(part.name + ".validator")
 
 
 def _continue(url: str, part: Path) -> None:
     """Fetch what ``part`` still lacks. The server's validator is kept beside it, so that two builds never mix."""
-    validator_file = part.with_name(part.name + ".validator")
+    validator_file = _validator_file(part)
     have = part.stat().st_size if part.exists() and validator_file.exists() else 0
     headers = {"Range": f"bytes={have}-", "If-Range": validator_file.read_text()} if have else {}
     try:
