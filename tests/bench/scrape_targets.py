@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("hosts", type=int, nargs="*", default=[100, 1000, 10000], help="sizes of the inventories")
     arguments = parser.parse_args()
     print(
-        "| hosts | inventory | empty run | + one look | + check | + targets, files | whole run | empty, MiB | whole, MiB |"
+        "| hosts | inventory | empty | + one look | + check | + targets, files | whole run | empty, MiB | whole, MiB |"
     )
     print("|---:|---|---:|---:|---:|---:|---:|---:|---:|")
     for hosts in arguments.hosts:
