@@ -30,8 +30,9 @@ def test_one_download_serves_all_hosts_and_a_second_run_sends_nothing(
         assert request["client"] not in {host.address for host in lab.hosts.values()}
         assert list((tmp_path / "gpufleet/releases").rglob("demo-10.0.0.linux-amd64.tar.gz"))
         again = bring("-vvv", hosts="closed", release=delivered)
-        assert again.stdout.count("SSH: EXEC") == 1
-        assert " PUT " not in again.stdout
+        said = again.stdout + again.stderr
+        assert said.count("SSH: EXEC") == 1
+        assert " PUT " not in said
         assert len(archives(lab)) == before + 1
     finally:
         brought(hosts=HOSTS, state="absent")
