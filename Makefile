@@ -8,6 +8,7 @@ SHELL := /bin/bash
 
 export GPUFLEET_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/gpufleet
 VENV := $(GPUFLEET_CACHE)/venv-$(shell sha256sum requirements-dev.txt | cut -c1-12)
+TOOLS := $(VENV)/.installed
 PACKAGES := python3-venv openssh-client git systemd-container mmdebstrap nftables iproute2 xz-utils zstd \
             debian-archive-keyring
 SCENARIOS := $(notdir $(patsubst %/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
@@ -23,14 +24,14 @@ help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' $(firstword $(MAKEFILE_LIST))
 
 # After a reset, Molecule asks the lab for its hosts again: what a reboot or a kill has ended is started.
-demo: $(VENV) packages
+demo: $(TOOLS) packages
 	molecule reset
 	molecule converge
 	@python3 molecule/lab/lab.py demo default
 
 test: lint unit lab molecule
 
-lint: $(VENV)
+lint: $(TOOLS)
 	yamllint --strict .
 	ansible-lint --offline --strict
 	ruff check .
@@ -40,7 +41,7 @@ lint: $(VENV)
 
 # Ansible's own tests, on what operators get. Not a part of lint: each of them installs tools of its own from the
 # internet. What is skipped, and why, is in docs/development.md.
-sanity: $(VENV)
+sanity: $(TOOLS)
 	@build=$$(mktemp -d) && trap 'rm -rf "$$build"' EXIT && \
 	tree=$$build/ansible_collections/gpufleet/monitoring && mkdir -p "$$tree" && \
 	ansible-galaxy collection build --output-path "$$build" && \
@@ -48,26 +49,26 @@ sanity: $(VENV)
 	version=$$(python3 -c 'import sys; print("{}.{}".format(*sys.version_info))') && \
 	ansible-test sanity --python "$$version" --exclude docs/ $(SANITY_SKIPS:%=--skip-test %)
 
-unit: $(VENV)
+unit: $(TOOLS)
 	pytest tests/unit
 
 # The lab's own tests.
-lab: $(VENV) packages
+lab: $(TOOLS) packages
 	timeout 300 pytest molecule/lab/test_lab.py
 
-molecule: $(VENV) packages
+molecule: $(TOOLS) packages
 	@for scenario in $(SCENARIOS); do molecule test -s $$scenario || exit 1; done
 
 # BENCH="--only workers --peer DIRECTORY", for example.
-bench: $(VENV) packages
+bench: $(TOOLS) packages
 	python3 tests/bench/run.py $(BENCH)
 
 # A shell with the tools on its PATH.
-shell: $(VENV)
+shell: $(TOOLS)
 	@exec $(SHELL)
 
 # Ends every lab that was made from this checkout; the cache of images and releases stays.
-clean: $(VENV)
+clean: $(TOOLS)
 	python3 molecule/lab/lab.py down --all
 	rm -rf .ansible .mypy_cache .pytest_cache .ruff_cache .hypothesis *.tar.gz
 
@@ -83,10 +84,11 @@ packages:
 	    apt-get install -qq --no-install-recommends $$missing >/dev/null; \
 	fi
 
-# Built beside its place and then moved there, so that an install that was cut is not taken for a whole one.
-$(VENV): | requirements-dev.txt
+# The last line's file says that the install was not cut. Named after what it is made of, so its age says nothing.
+$(TOOLS): | requirements-dev.txt
 	@python3 -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory packages
-	rm -rf $@ $@.new
+	rm -rf $(VENV)
 	mkdir -p $(GPUFLEET_CACHE)
-	python3 -m venv $@
-	$@/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt || { rm -rf $@; exit 1; }
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

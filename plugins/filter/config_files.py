@@ -23,6 +23,10 @@ options:
     description: The directory that the files go into.
     type: path
     required: true
+  suffix:
+    description: Added to every name.
+    type: str
+    default: ""
   secret:
     description: Whether the content must not appear in output, diffs and logs.
     type: bool
@@ -37,8 +41,8 @@ EXAMPLES = r"""
   gpufleet.monitoring.native_service:
     name: prometheus
     command: ["{release}/prometheus"]
-    files: "{{ {'a.json': [{'targets': ['10.0.0.1:9100']}]}
-               | gpufleet.monitoring.config_files('/etc/prometheus/targets', on_change='none') }}"
+    files: "{{ {'node_exporter': [{'targets': ['10.0.0.1:9100']}]}
+               | gpufleet.monitoring.config_files('/etc/prometheus/targets', suffix='.json', on_change='none') }}"
 """
 
 RETURN = r"""
@@ -56,15 +60,18 @@ from ansible.errors import AnsibleFilterError
 Pairs = t.Union[t.Mapping[str, t.Any], t.Iterable[tuple[str, t.Any]]]
 
 
-def config_files(contents: Pairs, directory: str, secret: bool = False, **attributes: str) -> list[dict[str, str]]:
+def config_files(
+    contents: Pairs, directory: str, suffix: str = "", secret: bool = False, **attributes: str
+) -> list[dict[str, str]]:
     """Return one entry of native_service's ``files`` for each name and content."""
     pairs = list(contents.items() if isinstance(contents, t.Mapping) else contents)
     names = [name for name, _content in pairs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise AnsibleFilterError(f"several files would become {directory}/{twice[0]}: rename all but one of them")
+        path = f"{directory}/{twice[0]}{suffix}"
+        raise AnsibleFilterError(f"several files would become {path}: rename all but one of them")
     key = "secret_content" if secret else "content"
-    return [{"path": f"{directory}/{name}", key: _text(content), **attributes} for name, content in pairs]
+    return [{"path": f"{directory}/{name}{suffix}", key: _text(content), **attributes} for name, content in pairs]
 
 
 def _text(content: t.Any) -> str:

@@ -159,9 +159,12 @@ def installed(tmp_path_factory):
 class Runner:
     """Runs check_inventory on an inventory, as the first play of site.yml does."""
 
-    def __init__(self, directory, environment):
+    def __init__(self, directory, collections):
         self.directory = directory
-        self.environment = {**os.environ, **environment, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_RETRIES": "0"}
+        # Ansible's defaults otherwise, whatever the settings of whoever runs the tests.
+        configuration = directory / "ansible.cfg"
+        configuration.write_text(f"[defaults]\ncollections_path = {collections}\n")
+        self.environment = {**os.environ, "ANSIBLE_CONFIG": str(configuration), "ANSIBLE_NOCOLOR": "1"}
 
     def __call__(self, inventory, *options, **arguments):
         (self.directory / "hosts.yml").write_text(inventory)
@@ -177,7 +180,7 @@ class Runner:
 
 @pytest.fixture
 def run(tmp_path, installed):
-    return Runner(tmp_path, {"ANSIBLE_COLLECTIONS_PATH": str(installed)})
+    return Runner(tmp_path, installed)
 
 
 SOUND = """
@@ -269,7 +272,7 @@ def test_an_unknown_argument(run):
 
 def test_the_roles_of_this_checkout(tmp_path):
     """Their argument specs know the variables of hosts, and their default table is sound."""
-    run = Runner(tmp_path, {"ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg")})
+    run = Runner(tmp_path, CHECKOUT / ".collections")
     variables = "gpufleet_address: 192.0.2.9, gpufleet_labels: {site: fra}, gpufleet_exporters: [node_exporter]"
     result = run(SOUND.replace("ansible_host: 192.0.2.2", f"{variables}, node_exporter_port: 9101"))
     assert result.returncode == 0, result.stdout + result.stderr
