@@ -6,6 +6,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from conftest import configuration
 from gpufleet_lab.waiting import eventually
 
 # Who holds the lock of the service is the module at work.
@@ -23,20 +24,27 @@ def background():
         yield pool.submit
 
 
+@pytest.fixture
+def cut(bring, background, sh, releases, service):
+    """Bring a release that keeps silent, and kill the module while it waits for an answer."""
+
+    def run(**changes):
+        silent = releases.publish("3.0.0", behaviour="keeps silent")
+        patient = {**service["health"], "timeout": 60}
+        run = background(bring, release=silent, health=patient, **changes)
+        running = "systemctl is-active demo && readlink /opt/gpufleet/demo/current"
+        assert eventually(lambda: sh("host1", running, check=False) == "active\n3.0.0")
+        assert sh("host1", KILL_MODULE, check=False) == "killed"
+        assert run.result().rc != 0
+        return silent
+
+    return run
+
+
 @pytest.mark.parametrize("wanted", ["1.0.0", "2.0.0", "3.0.0"])
-def test_a_run_that_died_while_it_waited_for_the_new_release_is_repaired(
-    demo, bring, background, ask, sh, releases, service, wanted
-):
+def test_a_run_that_died_while_it_waited_for_the_new_release_is_repaired(demo, bring, cut, ask, releases, wanted):
     """The host is half-way, with a release that keeps silent: back, on to a good one, or the same bad one again."""
-    silent = releases.publish("3.0.0", behaviour="keeps silent")
-    patient = {**service["health"], "timeout": 60}
-    run = background(bring, release=silent, health=patient)
-    assert eventually(lambda: sh("host1", "ls /opt/gpufleet/demo/journal.json", check=False))
-    assert eventually(
-        lambda: sh("host1", "systemctl is-active demo && readlink /opt/gpufleet/demo/current") == "active\n3.0.0"
-    )
-    assert sh("host1", KILL_MODULE, check=False) == "killed"
-    assert run.result().rc != 0
+    silent = cut()
     if wanted == "3.0.0":
         done = bring(release=silent)
         assert done.of("host1")[-1]["rolled_back"]
@@ -46,6 +54,18 @@ def test_a_run_that_died_while_it_waited_for_the_new_release_is_repaired(
         assert done.rc == 0, done.messages()
         assert ask()["version"] == wanted
         assert not bring(release=releases.publish(wanted)).changed
+
+
+@pytest.mark.parametrize("before", ["bare", "demo"])
+def test_what_a_run_that_died_has_placed_is_not_forgotten(request, brought, cut, sh, before):
+    request.getfixturevalue(before)
+    extra = {"path": "/etc/demo/extra.d/extra.conf", "content": "x"}
+    cut(files=[configuration("blue"), extra])
+    if before == "demo":
+        brought()
+        assert sh("host1", "find /etc/demo -type f") == "/etc/demo/demo.conf"
+    brought(state="absent")
+    assert sh("host1", "ls -d /etc/demo /opt/gpufleet /etc/systemd/system/demo.service", check=False) == ""
 
 
 def test_a_host_that_loses_its_connection_in_a_download_is_repaired(demo, lab, bring, background, ask, sh, releases):

@@ -151,6 +151,8 @@ def test_absent_with_purge_removes_data_too():
 def test_absent_leaves_somebody_elses_unit_of_the_same_name_alone():
     foreign = Host(files={UNIT: state_of(UNIT_FILE)}, active=True, enabled=True)
     assert not make_plan(Service("demo", "absent", UNIT), foreign).changes
+    # Nor does an install that failed in its download make it ours.
+    assert make_plan(Service("demo", "absent", UNIT), foreign._replace(leftovers=True)) == Plan(forget=True)
 
 
 def test_secrets_do_not_show_in_the_diff():

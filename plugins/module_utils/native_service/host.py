@@ -59,8 +59,10 @@ class ServiceHost:
 
     def observe(self) -> Host:
         """Return this host as it is."""
-        manifest = _read_json(self._manifest_file)
-        placed = dict(manifest.get("files", {}))
+        manifest, journal = _read_json(self._manifest_file), _read_json(self._journal_file)
+        # What a run that was cut has placed is ours, too.
+        placed = {**dict.fromkeys(journal.get("files", {}), "restart"), **manifest.get("files", {})}
+        own_user = manifest.get("user") or journal.get("user")
         paths = [file.path for file in self.want.files] + list(placed) + [self.want.unit_path]
         state = self._systemd.show(self.unit)
         if state.file.startswith("masked") and self.want.state != "absent":
@@ -69,15 +71,16 @@ class ServiceHost:
             files={path: state for path in paths for state in [_file_state(Path(path))] if state},
             directories=frozenset(path for path in self.want.tree if Path(path).is_dir()),
             placed={path: effect for path, effect in placed.items() if os.path.lexists(path)},
-            managed=self.root.exists(),
+            managed=bool(manifest or journal),
+            leftovers=self.root.exists(),
             releases=releases.installed(self.root),
             current=self._current(),
             previous=manifest.get("previous"),
-            users=frozenset(user for user in (self.want.user, manifest.get("user")) if user and _user_exists(user)),
-            own_user=manifest.get("user"),
+            users=frozenset(user for user in (self.want.user, own_user) if user and _user_exists(user)),
+            own_user=own_user,
             active=state.active in ("active", "reloading"),
             enabled=state.file.startswith("enabled"),
-            unfinished=self._journal_file.exists(),
+            unfinished=bool(journal),
             data=tuple(path for path in _data_directories(self.want.name) if Path(path).exists()),
         )
 
@@ -289,7 +292,8 @@ class ServiceHost:
         self._order(plan._replace(daemon_reload=False))
         for path in plan.remove:
             Path(path).unlink(missing_ok=True)
-        _remove_empty(_read_json(self._manifest_file).get("directories", []))
+        manifest, journal = _read_json(self._manifest_file), _read_json(self._journal_file)
+        _remove_empty([*manifest.get("directories", []), *journal.get("made", [])])
         if plan.daemon_reload:
             self._systemd.daemon_reload()
             self._systemd.reset_failed(self.unit)

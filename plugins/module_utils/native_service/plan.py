@@ -67,6 +67,7 @@ class Host(t.NamedTuple):
     directories: frozenset[str] = frozenset()
     placed: t.Mapping[str, str] = {}
     managed: bool = False
+    leftovers: bool = False  # of a run that was cut, or failed, before it placed anything
     releases: t.Mapping[str, releases.Installed] = {}
     current: str | None = None
     previous: str | None = None
@@ -136,7 +137,7 @@ def _removal(want: Service, have: Host) -> Plan:
     """Take away what was placed. A unit of the same name that somebody else wrote stays as it is."""
     purge = have.data if want.purge else ()
     if not have.managed:
-        return Plan(purge=purge)
+        return Plan(forget=have.leftovers, purge=purge)
     return Plan(
         remove=tuple(have.placed),
         remove_user=have.own_user if have.own_user in have.users else None,
@@ -185,6 +186,7 @@ def summary(plan: Plan, want: Service, have: Host) -> list[str]:
     lines += [f"write {file.path}" for file in plan.write]
     lines += [f"remove {path}" for path in plan.remove]
     lines += [f"remove release {name}" for name in plan.prune]
+    lines += ["remove all releases"] if plan.forget else []
     lines += [f"remove {path} with all data" for path in plan.purge]
     if plan.enable is not None:
         lines.append("enable" if plan.enable else "disable")
