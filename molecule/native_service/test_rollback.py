@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from conftest import PORT, configuration
+from gpufleet_lab.waiting import eventually
 
 LAST_WORDS = "demo 3.0.0: cannot go on, the flux capacitor is missing"
 UNIT = "/etc/systemd/system/demo.service"
@@ -84,6 +85,40 @@ def test_a_stranger_on_the_port_does_not_pass_for_the_service(bare, refused, sh)
         assert f"port {PORT} belongs to another service: stranger.service" in message
     finally:
         sh("host1", "systemctl stop stranger")
+
+
+def test_the_state_before_is_asked_where_it_answers_though_the_new_one_moved(demo, refused, ask, sh, service):
+    sh("host1", f"systemd-run --quiet --unit stranger /usr/bin/python3 -m http.server {PORT + 1}")
+    program, _, *rest = service["command"]
+    moved = {"url": f"http://127.0.0.1:{PORT + 1}/", "timeout": 4}
+    try:
+        result = refused(command=[program, f"--port={PORT + 1}", *rest], health=moved)
+        assert result["rolled_back"]
+        assert "stranger.service" in result["msg"]
+        assert ask()["version"] == "1.0.0"
+    finally:
+        sh("host1", "systemctl stop stranger")
+
+
+def test_a_health_command_that_cannot_be_run_is_a_service_that_is_not_well(demo, refused, ask, v2):
+    result = refused(release=v2, health={"command": "/nowhere/check", "timeout": 1})
+    assert result["rolled_back"]
+    assert "exited with 127: /nowhere/check: No such file" in result["msg"]
+    assert ask()["version"] == "1.0.0"
+
+
+def test_a_reload_that_the_service_does_not_survive_is_rolled_back(demo, refused, ask):
+    """The validator, which is root, reads it; the service, which is not, cannot."""
+    result = refused(files=[{**configuration("green"), "mode": "0600"}])
+    assert result["rolled_back"]
+    assert ask()["configuration"] == "colour: blue\n"
+
+
+def test_crashes_of_long_ago_do_not_count_against_a_reload(demo, brought, ask, sh):
+    sh("host1", "for n in 1 2; do systemctl kill --signal KILL demo; sleep 1.5; done")
+    assert int(sh("host1", "systemctl show -P NRestarts demo")) >= 2
+    assert eventually(lambda: ask()["version"] == "1.0.0")
+    assert brought(files=[configuration("green")])["healthy"]
 
 
 def test_an_unwell_service_that_is_as_described_is_a_warning(demo, bring, sh):

@@ -248,7 +248,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.native_service import release as releases
 from ..module_utils.native_service import unit as units
-from ..module_utils.native_service.health import Health
+from ..module_utils.native_service.health import Health, Run
 from ..module_utils.native_service.host import ROOT, ServiceError, ServiceHost, bring
 from ..module_utils.native_service.plan import File, Host, Plan, Service, diff, make_plan, summary
 from ..module_utils.native_service.systemd import Systemd, SystemdError
@@ -335,7 +335,7 @@ def _with_journal(error: ServiceError) -> str:
 
 def _run(module: AnsibleModule) -> dict[str, t.Any]:
     want = _service(module)
-    host = ServiceHost(want, _health(module.params["health"]), module.run_command)
+    host = ServiceHost(want, _health(module.params["health"]), _runner(module))
     archive = module.params["release"] and module.params["release"]["archive"]
     have = host.observe()
     plan = make_plan(want, have)
@@ -347,6 +347,18 @@ def _run(module: AnsibleModule) -> dict[str, t.Any]:
     elif plan.changes:
         plan, have = bring(host, Path(archive) if archive else None)
     return _result(module, host, plan, have)
+
+
+def _runner(module: AnsibleModule) -> Run:
+    """Run commands; one that cannot be started has failed, as in a shell, and must not end the module half-way."""
+
+    def run(words: list[str]) -> tuple[int, str, str]:
+        try:
+            return t.cast("tuple[int, str, str]", module.run_command(words, handle_exceptions=False))
+        except OSError as error:
+            return 127, "", f"{words[0]}: {error.strerror}"
+
+    return run
 
 
 def _archive_wanted(want: Service) -> dict[str, t.Any]:
@@ -381,7 +393,7 @@ def _service(module: AnsibleModule) -> Service:
     if state == "absent":
         return Service(name, state, unit_path, purge=params["purge"])
     service = {"ExecStart": _exec_start(name, params["command"]), **(params["unit"].get("Service") or {})}
-    version = Systemd(module.run_command).version()
+    version = Systemd(_runner(module)).version()
     text = units.render(name, {**params["unit"], "Service": service}, version)
     unit = File(unit_path, text.encode())
     users = [_user_file(name)] if params["static_user"] else []

@@ -88,8 +88,12 @@ def test_a_service_that_failed_is_not_waited_for():
 
 
 def test_a_service_that_keeps_dying_is_not_waited_for():
-    dying = UnitState("activating", "auto-restart", "enabled", "exit-code", 2)
-    assert "again and again" in wait(FakeSystemd(dying), "http://127.0.0.1:1/", timeout=3600)
+    dying = [UnitState("activating", "auto-restart", "enabled", "exit-code", restarts) for restarts in range(3)]
+    assert "again and again" in wait(FakeSystemd(*dying), "http://127.0.0.1:1/", timeout=3600)
+
+
+def test_restarts_of_long_ago_do_not_count():
+    assert wait(FakeSystemd(RUNNING._replace(restarts=7)), command=["true"]) is None
 
 
 def test_a_service_may_take_its_time():

@@ -36,20 +36,23 @@ def wait(health: Health | None, systemd: Systemd, unit: str, run: Run) -> str | 
         time.sleep(SETTLE)
     deadline = time.monotonic() + (health.timeout if health else SETTLE)
     pause = 0.05
+    before = systemd.show(unit).restarts  # a reload does not set systemd's count back
     while True:
-        reason, final = _look(health, systemd, unit, run)
+        reason, final = _look(health, systemd, unit, run, before)
         if reason is None or final or time.monotonic() > deadline:
             return reason
         time.sleep(pause)
         pause = min(pause * 1.5, 1)
 
 
-def _look(health: Health | None, systemd: Systemd, unit: str, run: Run) -> tuple[str | None, bool]:
+def _look(
+    health: Health | None, systemd: Systemd, unit: str, run: Run, restarts_before: int
+) -> tuple[str | None, bool]:
     """Return the reason why ``unit`` is not well, or None, and whether waiting is in vain."""
     state = systemd.show(unit)
     if state.active == "failed":
         return f"{unit} failed ({state.result}){_taken_port(health, unit)}", True
-    if state.restarts > RESTARTS_TOLERATED:
+    if state.restarts > restarts_before + RESTARTS_TOLERATED:
         return f"{unit} exits again and again{_taken_port(health, unit)}", True
     if state.active != "active":
         return f"{unit} is {state.active} ({state.sub})", False

@@ -243,7 +243,7 @@ class ServiceHost:
             self._systemd.reset_failed(self.unit)
             if known["active"]:
                 self._systemd.order("restart", self.unit)
-                problem = healths.wait(self.health, self._systemd, self.unit, self._run)
+                problem = healths.wait(self._former_health(), self._systemd, self.unit, self._run)
         except (OSError, SystemdError, KeyError) as error:
             problem = str(error)
         if problem:
@@ -253,6 +253,11 @@ class ServiceHost:
             "the previous state is back and runs" if known["active"] else "it did not run before, and is stopped again"
         )
         raise ServiceError(f"{reason}. Rolled back: {was}", journal, rolled_back=True)
+
+    def _former_health(self) -> healths.Health | None:
+        """What shows that the previous state works; the new one may have moved to another port."""
+        known = _read_json(self._manifest_file).get("health")
+        return healths.Health(known["url"], tuple(known["command"]), known["timeout"]) if known else None
 
     def _clear(self, known: dict[str, t.Any]) -> None:
         """Remove what a change that failed has brought: directories, a user, the release."""
@@ -283,6 +288,7 @@ class ServiceHost:
             "directories": list(directories),
             "previous": previous,
             "user": known["user"] or have.own_user,
+            "health": self.health and self.health._asdict(),
         }
         _write_file(self._manifest_file, json.dumps(manifest, indent=1).encode(), 0o600)
         self._journal_file.unlink()
