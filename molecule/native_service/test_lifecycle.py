@@ -70,12 +70,14 @@ def test_a_configuration_that_its_validator_refuses_is_not_placed(demo, refused,
         result = refused(*arguments, files=[configuration("wrong")])
         assert f"the new {CONFIGURATION} is refused, the old one stays" in result["msg"]
         assert "there is no such colour" in result["msg"]
+    missing = {**configuration("green"), "validate": "/nowhere/check {file}"}
+    assert f"the new {CONFIGURATION} is refused, the old one stays: /nowhere/check" in refused(files=[missing])["msg"]
     assert untouched() == before
 
 
-def test_a_secret_is_on_the_host_for_root_alone_and_nowhere_else(demo, bring, sh, capfd):
+def test_a_secret_is_on_the_host_for_root_alone_and_nowhere_else(demo, bring, sh):
     def with_secret(text):
-        return [configuration("blue"), {"path": "/etc/demo/token", "secret_content": text, "mode": "0600"}]
+        return [configuration("blue"), {"path": "/etc/demo/token", "secret_content": text}]
 
     for arguments in (["--check", "--diff"], ["--diff"], ["--diff"]):
         done = bring(*arguments, "-vvv", files=with_secret(SECRET))
@@ -88,6 +90,37 @@ def test_a_secret_is_on_the_host_for_root_alone_and_nowhere_else(demo, bring, sh
     assert SECRET not in done.stdout
     assert sh("host1", f"journalctl --sync; journalctl | grep -c {SECRET}", check=False) == "0"
     assert sh("host1", f"grep -rl {SECRET} /opt /etc /root /run /tmp /var", check=False) == ""
+
+
+def test_a_secret_stays_one_when_all_goes_wrong_and_when_it_goes(demo, bring, releases):
+    token = {"path": "/etc/demo/token", "secret_content": SECRET}
+    loud = {**token, "validate": "sh -c 'cat {file}; exit 1'"}
+    sick = releases.publish("3.0.0", behaviour="exits")
+    with_token = [configuration("blue"), token]
+    for fails, changes in [
+        (True, {"files": [configuration("blue"), loud]}),
+        (True, {"files": with_token, "release": sick}),
+        (False, {"files": with_token}),
+        (False, {}),
+    ]:
+        done = bring("-vvv", "--diff", **changes)
+        assert (done.rc != 0) == fails
+        assert SECRET not in done.stdout + done.stderr
+
+
+def test_the_diff_shows_what_changes_in_a_file(demo, brought):
+    entries = {entry["after_header"]: entry for entry in brought("--diff", files=[configuration("green")])["diff"]}
+    head = "# root:root 0644\n"
+    assert entries[CONFIGURATION]["before"] == head + "colour: blue\n"
+    assert entries[CONFIGURATION]["after"] == head + "colour: green\n"
+
+
+def test_a_file_may_belong_to_the_user_that_comes_with_the_service(bare, brought, sh):
+    mine = {"path": "/etc/demo/mine", "content": "x", "owner": "demo", "group": "demo", "mode": "0600"}
+    brought(static_user=True, files=[configuration("blue"), mine])
+    assert sh("host1", "stat -c %U:%G /etc/demo/mine; ps -o user= -C demo") == "demo:demo\ndemo"
+    brought(state="absent")
+    assert sh("host1", "getent passwd demo; ls -d /etc/demo", check=False) == ""
 
 
 def test_a_file_that_is_described_no_longer_is_removed(demo, brought, sh):
@@ -159,6 +192,23 @@ def test_a_unit_that_somebody_wrote_by_hand_is_taken_over(bare, brought, ask, sh
     brought()
     assert ask()["version"] == "1.0.0"
     brought(state="absent")
+
+
+def test_a_unit_that_somebody_wrote_outlives_an_install_that_came_to_nothing(bare, lab, refused, brought, sh, v2):
+    sh("host1", "systemd-run --quiet --unit demo sleep 600")
+    try:
+        with lab.faults.injected("example.org/demo/v2.0.0/*", status=404):
+            refused(release=v2)
+        brought(state="absent")
+        assert sh("host1", "systemctl is-active demo; ls -d /opt/gpufleet", check=False) == "active"
+    finally:
+        sh("host1", "systemctl stop demo")
+
+
+@pytest.mark.parametrize("host", ["host1", "host2"])
+def test_systemd_has_nothing_to_say_against_the_unit(bare, brought, sh, host):
+    brought(hosts=host)
+    assert sh(host, "systemd-analyze verify demo.service 2>&1") == ""
 
 
 def test_a_masked_unit_is_somebodys_decision(bare, refused, sh):

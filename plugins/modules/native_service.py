@@ -94,12 +94,11 @@ options:
         description: Content.
         type: str
       secret_content:
-        description: Content that must not appear in output, diffs and logs. Give it a mode that hides it, too.
+        description: Content that must not appear in output, diffs and logs.
         type: str
       mode:
-        description: Mode in octal.
+        description: Mode in octal. Without it, V(0644), and V(0600) for O(files[].secret_content).
         type: str
-        default: "0644"
       owner:
         description: Owner.
         type: str
@@ -265,7 +264,7 @@ FILE_OPTIONS = {
     "path": {"type": "path", "required": True},
     "content": {"type": "str"},
     "secret_content": {"type": "str", "no_log": True},
-    "mode": {"type": "str", "default": "0644"},
+    "mode": {"type": "str"},
     "owner": {"type": "str", "default": "root"},
     "group": {"type": "str", "default": "root"},
     "on_change": {"type": "str", "choices": ["restart", "reload", "none"], "default": "restart"},
@@ -401,7 +400,7 @@ def _service(module: AnsibleModule) -> Service:
         name,
         state,
         unit_path,
-        files=(*(_file(file) for file in params["files"]), *users, unit),
+        files=(*users, *(_file(file) for file in params["files"]), unit),
         directories=tuple(params["directories"]),
         release=params["release"] and releases.from_params(params["release"], releases.architecture()),
         can_reload=bool(service.get("ExecReload")),
@@ -424,7 +423,7 @@ def _file(params: t.Mapping[str, t.Any]) -> File:
     return File(
         path=params["path"],
         content=(params["secret_content"] if secret else params["content"]).encode(),
-        mode=_mode(params["path"], params["mode"]),
+        mode=_mode(params["path"], params["mode"] or ("0600" if secret else "0644")),
         owner=params["owner"],
         group=params["group"],
         effect=params["on_change"],

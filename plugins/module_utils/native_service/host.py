@@ -198,13 +198,16 @@ class ServiceHost:
     def _place(self, plan: Plan) -> None:
         for path in plan.make:
             Path(path).mkdir(mode=0o755)
-        for file in plan.write:
-            state = FileState(file.content, file.mode, file.owner, file.group)
-            _restore(Path(file.path), state)
-        for path in plan.remove:
-            Path(path).unlink()
+        accounts = [file for file in plan.write if file.path.startswith("/etc/sysusers.d/")]
+        for file in accounts:
+            _place_file(file)
         if plan.add_user:
             self._systemd.add_user(plan.add_user)
+        for file in plan.write:  # these may belong to the new user
+            if file not in accounts:
+                _place_file(file)
+        for path in plan.remove:
+            Path(path).unlink()
         if plan.switch and plan.current:
             self._switch(plan.current)
 
@@ -394,6 +397,10 @@ def _group(gid: int) -> str:
         return grp.getgrgid(gid).gr_name
     except KeyError:
         return str(gid)
+
+
+def _place_file(file: File) -> None:
+    _restore(Path(file.path), FileState(file.content, file.mode, file.owner, file.group))
 
 
 def _restore(path: Path, state: FileState | None) -> None:
