@@ -76,7 +76,8 @@ distclean: clean
 	rm -rf $(GPUFLEET_CACHE)
 
 packages:
-	@missing=$$(for name in $(PACKAGES); do dpkg -s $$name >/dev/null 2>&1 || echo $$name; done); \
+	@missing=$$(for name in $(PACKAGES); do \
+	  [ "$$(dpkg-query --show --showformat '$${db:Status-Status}' $$name 2>/dev/null)" = installed ] || echo $$name; done); \
 	if [ -n "$$missing" ]; then \
 	  command -v apt-get >/dev/null || { echo "The lab runs on Debian: there is no apt-get here." >&2; exit 1; }; \
 	  [ "$$(id -u)" = 0 ] || { echo "The lab boots systemd machines: run this as root." >&2; exit 1; }; \
