@@ -84,6 +84,16 @@ def test_a_host_that_loses_its_connection_in_a_download_is_repaired(demo, lab, b
     assert ask()["version"] == "8.0.0"
 
 
+def test_a_damaged_record_is_named_and_nothing_is_touched(demo, refused, untouched, sh):
+    sh("host1", "cd /opt/gpufleet/demo && mv manifest.json kept && touch manifest.json")
+    try:
+        before = untouched()
+        assert "/opt/gpufleet/demo/manifest.json is damaged" in refused()["msg"]
+        assert untouched() == before
+    finally:
+        sh("host1", "cd /opt/gpufleet/demo && mv kept manifest.json")
+
+
 def test_two_runs_at_once_work_one_after_the_other(demo, bring, background, ask, sh, releases, v2):
     runs = [background(bring, release=release) for release in (v2, releases.publish("9.0.0"))]
     for run in runs:

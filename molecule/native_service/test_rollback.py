@@ -100,10 +100,13 @@ def test_the_state_before_is_asked_where_it_answers_though_the_new_one_moved(dem
         sh("host1", "systemctl stop stranger")
 
 
-def test_a_health_command_that_cannot_be_run_is_a_service_that_is_not_well(demo, refused, ask, v2):
-    result = refused(release=v2, health={"command": "/nowhere/check", "timeout": 1})
+@pytest.mark.parametrize(
+    ("command", "reason"), [("/nowhere/check", "No such file or directory"), ("sleep 60", "did not end within 1 s")]
+)
+def test_a_health_command_that_does_not_work_is_a_service_that_is_not_well(demo, refused, ask, v2, command, reason):
+    result = refused(release=v2, health={"command": command, "timeout": 1})
     assert result["rolled_back"]
-    assert "exited with 127: /nowhere/check: No such file" in result["msg"]
+    assert reason in result["msg"]
     assert ask()["version"] == "1.0.0"
 
 

@@ -106,6 +106,14 @@ def test_the_command_decides_and_its_words_are_the_reason():
     assert reason == "the health command exited with 3: no key"
 
 
+def test_a_command_that_hangs_is_ended():
+    def run(words):
+        assert words[0] == "timeout"
+        return 124, "", ""
+
+    assert "did not end within 0.1 s" in wait(FakeSystemd(RUNNING), command=["check"], timeout=0.1, run=run)
+
+
 @pytest.mark.parametrize(
     ("text", "unit"),
     [

@@ -17,6 +17,7 @@ from .systemd import Systemd
 
 Run = t.Callable[["list[str]"], tuple[int, str, str]]
 
+TIMED_OUT = 124  # timeout(1) ended the command
 PROBE_TIMEOUT = 5  # seconds for one answer
 RESTARTS_TOLERATED = 1  # a service that dies twice within one health check will not come up
 SETTLE = 1  # seconds that a service without a health check has to stay up
@@ -68,7 +69,9 @@ def _taken_port(health: Health | None, unit: str) -> str:
 def probe(health: Health, unit: str, run: Run) -> str | None:
     """Look once. Return None when the service answers, else the reason in words."""
     if health.command:
-        code, out, err = run(list(health.command))
+        code, out, err = run(["timeout", str(health.timeout), *health.command])
+        if code == TIMED_OUT:
+            return f"the health command did not end within {health.timeout:g} s"
         return None if code == 0 else f"the health command exited with {code}: {(err or out).strip()}"
     assert health.url is not None
     return _answer(health.url) or _stranger(health.url, unit)

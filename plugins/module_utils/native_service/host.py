@@ -71,7 +71,7 @@ class ServiceHost:
             files={path: state for path in paths for state in [_file_state(Path(path))] if state},
             directories=frozenset(path for path in self.want.tree if Path(path).is_dir()),
             placed={path: effect for path, effect in placed.items() if os.path.lexists(path)},
-            managed=bool(manifest or journal),
+            managed=bool(manifest or journal or self._current()),
             leftovers=self.root.exists(),
             releases=releases.installed(self.root),
             current=self._current(),
@@ -432,6 +432,8 @@ def _read_json(path: Path) -> dict[str, t.Any]:
         return t.cast(dict[str, t.Any], json.loads(path.read_text()))
     except FileNotFoundError:
         return {}
+    except ValueError as error:
+        raise ServiceError(f"{path} is damaged: {error}") from error
 
 
 def _frozen(state: FileState | None) -> dict[str, t.Any] | None:
