@@ -1,0 +1,88 @@
+"""What NVML said last about which GPUs there are and who runs on them.
+
+The NVML lane writes it, all other lanes read it: they never wait for the driver.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+
+@dataclasses.dataclass(frozen=True)
+class MigInstance:
+    """One MIG device: a compute instance within a GPU instance."""
+
+    uuid: str
+    """MIG-..., as Docker and CUDA name it."""
+    gpu_instance: int
+    compute_instance: int
+    profile: str
+    """As nvidia-smi writes it: 1g.5gb, 1c.3g.20gb."""
+    memory_bytes: int | None = None
+    memory_used_bytes: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Gpu:
+    """One GPU as NVML knows it."""
+
+    index: int
+    uuid: str
+    pci_bus_id: str
+    """As sysfs writes it: 0000:01:00.0, in lower case."""
+    minor: int | None
+    model: str
+    mig_enabled: bool = False
+    mig: tuple[MigInstance, ...] = ()
+
+    def labels(self, hostname: str, driver_version: str) -> tuple[str, ...]:
+        """Return the values of metrics.GPU."""
+        device = "" if self.minor is None else f"nvidia{self.minor}"
+        return (str(self.index), self.uuid, self.pci_bus_id, device, self.model, hostname, driver_version)
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+    """One process that uses a GPU."""
+
+    pid: int
+    device_uuid: str
+    """UUID of the GPU, or of the MIG device where it runs in one."""
+    memory_bytes: int | None
+    """None where the driver does not tell, as in other PID namespaces."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Why NVML does not answer."""
+
+    kind: str
+    """no_library, driver_not_loaded, driver_mismatch, no_permission, unresponsive or error."""
+    message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Inventory:
+    """One consistent view."""
+
+    gpus: tuple[Gpu, ...] = ()
+    lost: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """PCI bus id to NVML's words, of GPUs that NVML lists and cannot reach."""
+    processes: tuple[Process, ...] = ()
+    driver_version: str = ""
+    problem: Problem | None = None
+    complete: bool = False
+    """Whether NVML has been asked at all."""
+
+
+class Store:
+    """The place where lanes meet: one reference, replaced as a whole, which Python does in one step."""
+
+    def __init__(self, hostname: str) -> None:
+        self.hostname = hostname
+        self.current = Inventory()
+
+    def labels(self, gpu: Gpu) -> tuple[str, ...]:
+        """Return the values of metrics.GPU for a GPU of the current inventory."""
+        return gpu.labels(self.hostname, self.current.driver_version)
