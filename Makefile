@@ -37,6 +37,7 @@ lint: $(TOOLS)
 	ruff check .
 	ruff format --check .
 	MYPYPATH=.collections mypy -p $(COLLECTION).plugins
+	cd files && mypy --config-file ../pyproject.toml -p gpufleet
 	cd molecule/lab && mypy --config-file ../../pyproject.toml -p gpufleet_lab
 
 # Ansible's own tests, on what operators get. Not a part of lint: each of them installs tools of its own from the

@@ -11,6 +11,22 @@ if t.TYPE_CHECKING:
 State = t.Any
 
 
+LANES = {
+    "inventory": "nvml",
+    "gpu": "nvml",
+    "dcgm": "nvml",
+    "presence": "bus",
+    "pcie": "bus",
+    "xid": "bus",
+    "allocations": "docker",
+    "events": "host",
+    "system": "host",
+    "ipmi": "ipmi",
+}
+"""Collectors of the same lane run one after the other in one thread: NVML calls are serialised, and a lane that blocks
+holds up no other."""
+
+
 class CollectorError(Exception):
     """A reading failed as a whole. The message is for the operator."""
 
@@ -35,14 +51,9 @@ class Readings:
 
 
 class Collector(t.Protocol):
-    """One subject.
-
-    Collectors of the same lane run one after the other in one thread, so that NVML calls are serialised and a lane
-    that blocks holds up no other.
-    """
+    """One subject."""
 
     name: str
-    lane: str
 
     def collect(self, out: Readings) -> None:
         """Read once. Raises CollectorError when nothing could be read; parts that fail go to ``out.failed``."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing as t
 
 if t.TYPE_CHECKING:
     from .config import Config
     from .inventory import Store
+    from .nvml import Session
 
 
 @dataclasses.dataclass
@@ -16,3 +18,10 @@ class Context:
 
     config: Config
     inventory: Store
+
+    @functools.cached_property
+    def nvml(self) -> Session:
+        """The one session, made by the first collector that needs it: pynvml is loaded for these alone."""
+        from .nvml import Session
+
+        return Session()

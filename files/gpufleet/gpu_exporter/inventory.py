@@ -5,7 +5,9 @@ The NVML lane writes it, all other lanes read it: they never wait for the driver
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import threading
 import typing as t
 
 
@@ -77,11 +79,37 @@ class Inventory:
 
 
 class Store:
-    """The place where lanes meet: one reference, replaced as a whole, which Python does in one step."""
+    """The place where lanes meet. References are replaced as a whole, which Python does in one step."""
 
     def __init__(self, hostname: str) -> None:
         self.hostname = hostname
-        self.current = Inventory()
+        self._current = Inventory()
+        self._known = threading.Event()
+        self._xids: collections.deque[tuple[str, int]] = collections.deque(maxlen=10000)
+
+    @property
+    def current(self) -> Inventory:
+        """What was said last."""
+        return self._current
+
+    @current.setter
+    def current(self, inventory: Inventory) -> None:
+        self._current = inventory
+        if inventory.complete:
+            self._known.set()
+
+    def wait(self, seconds: float = 3.0) -> bool:
+        """Wait until NVML has been asked for the first time; return whether it has."""
+        return self._known.wait(seconds)
+
+    def put_xids(self, xids: t.Iterable[tuple[str, int]]) -> None:
+        """Hand XID errors (PCI bus id, code) on to the collector that counts them."""
+        self._xids.extend(xids)
+
+    def take_xids(self) -> t.Iterator[tuple[str, int]]:
+        """Yield what was handed on, once."""
+        while self._xids:
+            yield self._xids.popleft()
 
     def labels(self, gpu: Gpu) -> tuple[str, ...]:
         """Return the values of metrics.GPU for a GPU of the current inventory."""

@@ -243,8 +243,9 @@ PCIE_RX = _family(
     "nvmlDeviceGetPcieThroughput",
 )
 XID_ERRORS = _family(
-    "DCGM_FI_DEV_XID_ERRORS", "dcgm", "gauge", GPU, "", "Code of the last XID error, 0 where there was none.",
-    "the xid collector, which has to be on",
+    "DCGM_FI_DEV_XID_ERRORS", "xid", "gauge", GPU, "",
+    "Code of the last XID error, 0 where there was none. Only where the dcgm collector is on, too.",
+    "as gpu_xid_errors_total",
 )
 
 # -- presence: the PCI bus against NVML ---------------------------------------------------------
@@ -284,7 +285,7 @@ AER_STATE = _family(
     "sysfs aer_dev_correctable, aer_dev_nonfatal, aer_dev_fatal",
 )
 PCIE_REPLAYS = _family(
-    "gpu_pcie_replays_total", "pcie", "counter", GPU, "", "PCIe packets sent again.", "nvmlDeviceGetPcieReplayCounter"
+    "gpu_pcie_replays_total", "gpu", "counter", GPU, "", "PCIe packets sent again.", "nvmlDeviceGetPcieReplayCounter"
 )
 
 # -- xid ----------------------------------------------------------------------------------------

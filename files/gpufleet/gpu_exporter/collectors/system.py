@@ -15,7 +15,6 @@ class SystemCollector:
     """Reads /proc."""
 
     name = "system"
-    lane = "host"
 
     def __init__(self, context: Context) -> None:
         self._proc = context.config.paths.proc
@@ -53,7 +52,7 @@ class SystemCollector:
         out.add(metrics.MEMORY_USED, (kib["MemTotal"] - kib["MemAvailable"]) * 1024)
 
     def _read(self, name: str) -> str:
-        with open(f"{self._proc}/{name}", encoding="ascii") as file:  # noqa: PTH123
+        with open(f"{self._proc}/{name}", encoding="ascii") as file:
             return file.read()
 
 

@@ -1,0 +1,61 @@
+"""Keeps the inventory for all other collectors. It serves nothing of its own but its health."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+import pynvml
+
+from ..collector import CollectorError, Readings, State
+from ..inventory import Gpu, Inventory, MigInstance
+from ..nvml import NvmlDown, XidEvents
+
+if t.TYPE_CHECKING:
+    from ..context import Context
+
+
+class DriverReplaced(Exception):
+    """The driver's library on disk is a new one: this process has to go, so that the next one loads it."""
+
+
+class InventoryCollector:
+    """Asks NVML which GPUs there are."""
+
+    name = "inventory"
+
+    def __init__(self, context: Context) -> None:
+        self._store = context.inventory
+        self._session = context.nvml
+        self._events = XidEvents(context.nvml) if context.config.xid.enabled else None
+        self._with_processes = context.config.allocations.enabled and context.config.allocations.processes
+
+    def collect(self, out: Readings) -> None:
+        """Look once. That there is no driver is no failure: a host may have no GPU."""
+        try:
+            self._store.current = self._session.refresh(self._with_processes)
+            self._poll_xids(out)
+        except NvmlDown as error:
+            before = self._store.current
+            self._store.current = Inventory(gpus=before.gpus, problem=error.problem, complete=True)
+            if self._session.library_replaced():
+                raise DriverReplaced from error
+            if error.problem.kind != "no_library":
+                raise CollectorError(error.problem.message) from error
+
+    def _poll_xids(self, out: Readings) -> None:
+        if self._events is None:
+            return
+        try:
+            self._store.put_xids(self._events.poll())
+        except pynvml.NVMLError as error:
+            out.failed("events", error)
+
+    def state(self) -> State:
+        """Return the GPUs, so that those which are lost keep their labels."""
+        return [dataclasses.asdict(gpu) for gpu in self._store.current.gpus]
+
+    def restore(self, state: State) -> None:
+        """Know the GPUs before NVML has answered."""
+        gpus = tuple(Gpu(**{**gpu, "mig": tuple(MigInstance(**mig) for mig in gpu["mig"])}) for gpu in state)
+        self._store.current = Inventory(gpus=gpus)

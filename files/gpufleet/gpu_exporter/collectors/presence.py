@@ -1,0 +1,113 @@
+"""GPUs on the PCI bus against GPUs in NVML. A GPU that falls off the bus becomes a metric, not a gap.
+
+It asks no driver: NVML's view comes from the inventory, so that this answers when NVML hangs.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from .. import metrics, pci
+from ..collector import CollectorError, Readings, State
+from ..inventory import Gpu, Inventory, Problem
+
+if t.TYPE_CHECKING:
+    from ..context import Context
+
+STATES = ("ok", "lost", "passthrough", "driver_mismatch", "no_driver", "unresponsive")
+
+# What NVML's silence as a whole says of a GPU that is on the bus.
+_BY_PROBLEM = {
+    "no_library": "no_driver",
+    "driver_not_loaded": "no_driver",
+    "driver_mismatch": "driver_mismatch",
+    "unresponsive": "unresponsive",
+}
+
+
+class Presence(t.NamedTuple):
+    """The state of one GPU."""
+
+    bus_id: str
+    gpu: Gpu | None
+    """Who it is, when NVML has ever said so."""
+    state: str
+    reason: str
+
+
+def judge(on_bus: t.Sequence[pci.PciGpu], inventory: Inventory, known: t.Mapping[str, Gpu]) -> list[Presence]:
+    """Return the state of every GPU that is on the bus or has been seen before."""
+    in_nvml = {gpu.pci_bus_id: gpu for gpu in inventory.gpus}
+    found = []
+    for device in on_bus:
+        gpu = in_nvml.get(device.bus_id) or known.get(device.bus_id)
+        found.append(Presence(device.bus_id, gpu, *_state(device, inventory, device.bus_id in in_nvml)))
+    present = {device.bus_id for device in on_bus}
+    for bus_id, gpu in known.items():
+        if bus_id not in present:
+            found.append(Presence(bus_id, gpu, "lost", "it is no longer on the PCI bus"))
+    return sorted(found)
+
+
+def _state(device: pci.PciGpu, inventory: Inventory, in_nvml: bool) -> tuple[str, str]:
+    if device.driver in pci.PASSTHROUGH_DRIVERS:
+        return "passthrough", f"bound to {device.driver} for a virtual machine"
+    problem = inventory.problem
+    if problem is not None:
+        return _BY_PROBLEM.get(problem.kind, "lost"), problem.message
+    if device.bus_id in inventory.lost:
+        return "lost", f"NVML: {inventory.lost[device.bus_id]}"
+    if not in_nvml:
+        if device.driver is None:
+            return "no_driver", "no driver is bound to it"
+        return "lost", f"on the PCI bus with driver {device.driver}, not in NVML"
+    return "ok", ""
+
+
+class PresenceCollector:
+    """Compares sysfs with the inventory."""
+
+    name = "presence"
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._known: dict[str, Gpu] = {}
+
+    def collect(self, out: Readings) -> None:
+        """Judge every GPU once. Raises CollectorError before NVML has been asked: nothing is known then."""
+        store = self._context.inventory
+        if not store.wait():
+            raise CollectorError("NVML has not answered yet")
+        inventory = store.current
+        self._known.update({gpu.pci_bus_id: gpu for gpu in inventory.gpus})
+        found = judge(self._on_bus(), inventory, self._known)
+        out.add(metrics.GPU_COUNT, len(found))
+        for presence in found:
+            self._report(presence, store.hostname, inventory.driver_version, out)
+        _report_nvml(inventory.problem, out)
+
+    def state(self) -> State:
+        """Nothing: the inventory's own state has the GPUs."""
+        return None
+
+    def restore(self, state: State) -> None:
+        """Nothing."""
+
+    def _on_bus(self) -> list[pci.PciGpu]:
+        try:
+            return pci.gpus(self._context.config.paths.sysfs)
+        except OSError:
+            return []  # a machine without a PCI bus has no GPU on it
+
+    @staticmethod
+    def _report(presence: Presence, hostname: str, driver_version: str, out: Readings) -> None:
+        gpu = presence.gpu
+        labels = gpu.labels(hostname, driver_version) if gpu else ("", "", presence.bus_id, "", "", hostname, "")
+        out.add(metrics.GPU_AVAILABLE, int(presence.state == "ok"), *labels)
+        for state in STATES:
+            out.add(metrics.GPU_STATE, int(state == presence.state), *labels, state)
+        out.add(metrics.GPU_STATE_INFO, 1, *labels, presence.state, presence.reason)
+
+
+def _report_nvml(problem: Problem | None, out: Readings) -> None:
+    out.add(metrics.NVML_UP, 0 if problem else 1, problem.kind if problem else "")

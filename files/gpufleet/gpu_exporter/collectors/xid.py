@@ -1,0 +1,171 @@
+"""XID errors, counted by GPU and code, from NVML's events and the kernel's log.
+
+Both tell of the same errors, and either may miss some: NVML is deaf while a GPU is lost, the log may not be readable.
+Each is counted by itself, and the larger count is served, which never counts an error twice and never goes back.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import typing as t
+
+from .. import metrics
+from ..collector import CollectorError, Readings, State
+from ..pci import sysfs_bus_id
+
+if t.TYPE_CHECKING:
+    from ..context import Context
+
+KNOWN_CODES = (
+    8, 13, 31, 32, 38, 43, 44, 45, 46, 48, 61, 62, 63, 64, 65, 68, 69, 73, 74, 79, 92, 94, 95, 109, 110, 119, 120, 121,
+    122, 123, 124, 136, 137, 140, 143, 144, 145, 149, 154,
+)  # fmt: skip
+"""Codes that are served as 0 before they occur: those of NVIDIA's XID catalogue that operators meet."""
+
+# "NVRM: Xid (PCI:0000:65:00): 79, pid=1234, name=python, GPU has fallen off the bus."
+_LOG_LINE = re.compile(r"NVRM: Xid \(PCI:([0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2})(?:\.\d)?\): (\d+)")
+
+
+def parse_kernel_message(message: str) -> tuple[str, int] | None:
+    """Return bus id (as sysfs writes it) and code of a line of the kernel's log, None for any other line."""
+    match = _LOG_LINE.search(message)
+    if match is None:
+        return None
+    return sysfs_bus_id(f"{match.group(1)}.0"), int(match.group(2))
+
+
+class Tally:
+    """Errors by bus id and code as each source saw them."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, dict[tuple[str, int], int]] = {"nvml": {}, "log": {}}
+        self.last: dict[tuple[str, int], float] = {}
+        self.newest: dict[str, int] = {}
+
+    def saw(self, source: str, bus_id: str, code: int) -> None:
+        """Count one error."""
+        counts, before = self.counts[source], self.count(bus_id, code)
+        counts[bus_id, code] = counts.get((bus_id, code), 0) + 1
+        if self.count(bus_id, code) > before:  # else the other source told of it already
+            self.last[bus_id, code] = time.time()
+            self.newest[bus_id] = code
+
+    def count(self, bus_id: str, code: int) -> int:
+        """Return how often the error was seen."""
+        return max(counts.get((bus_id, code), 0) for counts in self.counts.values())
+
+    def codes(self, bus_id: str) -> list[int]:
+        """Return the codes seen on a GPU."""
+        return sorted({code for counts in self.counts.values() for seen, code in counts if seen == bus_id})
+
+    def state(self) -> State:
+        """Return everything, as JSON has it."""
+        return {
+            "counts": {
+                source: [[bus_id, code, count] for (bus_id, code), count in counts.items()]
+                for source, counts in self.counts.items()
+            },
+            "last": [[bus_id, code, when] for (bus_id, code), when in self.last.items()],
+            "newest": self.newest,
+        }
+
+    def restore(self, state: State) -> None:
+        """Count on."""
+        for source, rows in state["counts"].items():
+            self.counts[source] = {(bus_id, code): count for bus_id, code, count in rows}
+        self.last = {(bus_id, code): when for bus_id, code, when in state["last"]}
+        self.newest = dict(state["newest"])
+
+
+class KernelLog:
+    """New records of /dev/kmsg, without waiting. The format is in the kernel's Documentation/ABI/testing/dev-kmsg."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file: int | None = None
+        self.sequence: int | None = None
+        """Number of the last record that was read; None until then."""
+
+    def messages(self) -> t.Iterator[str]:
+        """Yield what is new. Raises OSError."""
+        if self._file is None:
+            self._file = self._open()
+        while True:
+            try:
+                record = os.read(self._file, 8192)  # one record a read
+            except BlockingIOError:
+                return
+            except BrokenPipeError:  # records were overwritten before they were read
+                continue
+            if not record:
+                return
+            for line in record.decode(errors="replace").splitlines():
+                head, _, message = line.partition(";")
+                if self._is_new(head):
+                    yield message
+
+    def _open(self) -> int:
+        file = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if self.sequence is None:
+            os.lseek(file, 0, os.SEEK_END)  # what was before the exporter started is not counted
+            self.sequence = -1
+        return file
+
+    def _is_new(self, head: str) -> bool:
+        fields = head.split(",")
+        if len(fields) < 3 or not fields[1].isdigit():
+            return False
+        number = int(fields[1])
+        if self.sequence is not None and number <= self.sequence:
+            return False  # a new process reads the log from its beginning
+        self.sequence = number
+        return True
+
+
+class XidCollector:
+    """Counts what NVML and the kernel's log tell."""
+
+    name = "xid"
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._tally = Tally()
+        self._log = KernelLog(context.config.xid.kernel_log_path) if context.config.xid.kernel_log else None
+
+    def collect(self, out: Readings) -> None:
+        """Count what is new since the last time. Raises CollectorError before NVML has been asked."""
+        if self._log is not None:
+            try:
+                for message in self._log.messages():
+                    error = parse_kernel_message(message)
+                    if error is not None:
+                        self._tally.saw("log", *error)
+            except OSError as error:
+                out.failed("kernel log", error)
+        for bus_id, code in self._context.inventory.take_xids():
+            self._tally.saw("nvml", bus_id, code)
+        if not self._context.inventory.wait():
+            raise CollectorError("NVML has not answered yet")
+        self._report(out)
+
+    def state(self) -> State:
+        """Return the counts, and how far the log was read."""
+        return {**self._tally.state(), "sequence": self._log and self._log.sequence}
+
+    def restore(self, state: State) -> None:
+        """Count on."""
+        self._tally.restore(state)
+        if self._log is not None:
+            self._log.sequence = state["sequence"]
+
+    def _report(self, out: Readings) -> None:
+        store = self._context.inventory
+        for gpu in store.current.gpus:
+            labels = store.labels(gpu)
+            for code in sorted({*KNOWN_CODES, *self._tally.codes(gpu.pci_bus_id)}):
+                out.add(metrics.XID_EVENTS, self._tally.count(gpu.pci_bus_id, code), *labels, str(code))
+                out.add(metrics.XID_LAST, self._tally.last.get((gpu.pci_bus_id, code)), *labels, str(code))
+            if self._context.config.dcgm.enabled:
+                out.add(metrics.XID_ERRORS, self._tally.newest.get(gpu.pci_bus_id, 0), *labels)

@@ -1,0 +1,340 @@
+"""NVML through NVIDIA's own binding: one session, which only the NVML lane uses, so that calls are serialised.
+
+pynvml never unloads the library. After an upgrade of the driver only a new process loads the new one, see
+``Session.library_replaced``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import os
+import time
+import typing as t
+
+import pynvml
+
+from .inventory import Gpu, Inventory, MigInstance, Problem, Process
+from .pci import sysfs_bus_id
+
+T = t.TypeVar("T")
+
+REINIT_SECONDS = 60.0
+"""NVML lists GPUs when it is initialised. While one is missing it is initialised again this often."""
+
+# What a card, a driver or a user's rights may lack. Such a value is absent, which is no failure.
+_ABSENT = {
+    pynvml.NVML_ERROR_NOT_SUPPORTED,
+    pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
+    pynvml.NVML_ERROR_NO_PERMISSION,
+    pynvml.NVML_ERROR_INVALID_ARGUMENT,
+    pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
+    pynvml.NVML_ERROR_NO_DATA,
+    pynvml.NVML_ERROR_NOT_FOUND,
+}
+# The whole of NVML is gone, not one GPU.
+_PROBLEMS = {
+    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "no_library",
+    pynvml.NVML_ERROR_DRIVER_NOT_LOADED: "driver_not_loaded",
+    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "driver_mismatch",
+    pynvml.NVML_ERROR_UNINITIALIZED: "error",
+}
+_LOST = {pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED}
+
+# These drivers fill the process list in another layout than their header says (wookayin/gpustat issue 161).
+_WRONG_PROCESSES = ((535, 43), (535, 86))
+
+
+class NvmlDown(Exception):
+    """NVML as a whole does not answer."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+class GpuLost(Exception):
+    """This GPU does not answer, and will not until it is reset."""
+
+
+@dataclasses.dataclass
+class Device:
+    """One GPU, or MIG device, that can be asked."""
+
+    gpu: Gpu
+    handle: t.Any
+
+    def ask(self, function: t.Callable[..., T], *args: t.Any) -> T | None:
+        """Call an NVML function on this device; None where card or driver do not know the value.
+
+        Raises GpuLost, NvmlDown, pynvml.NVMLError.
+        """
+        return ask(function, self.handle, *args)
+
+
+def ask(function: t.Callable[..., T], *args: t.Any) -> T | None:
+    """Call an NVML function. None where it is not supported. Raises GpuLost, NvmlDown, pynvml.NVMLError."""
+    try:
+        return function(*args)
+    except pynvml.NVMLError as error:
+        if error.value in _ABSENT:
+            return None
+        if error.value in _LOST:
+            raise GpuLost(str(error)) from error
+        if error.value in _PROBLEMS:
+            raise NvmlDown(_problem(error)) from error
+        raise
+
+
+class Session:
+    """NVML from its initialisation on."""
+
+    def __init__(self) -> None:
+        self.devices: list[Device] = []
+        self.generation = 0
+        """Grows with each initialisation: handles and event sets of an older one are void."""
+        self.driver_version = ""
+        self._open = False
+        self._opened_at = 0.0
+        self._lost: dict[str, str] = {}
+        self._known: dict[int, Gpu] = {}
+
+    def refresh(self, with_processes: bool) -> Inventory:
+        """Look again which GPUs there are. Raises NvmlDown."""
+        if self._open and self._wants_reinit():
+            self.close()
+        if not self._open:
+            self._init()
+        try:
+            return self._inventory(with_processes)
+        except NvmlDown:
+            self.close()
+            raise
+
+    def lost(self, device: Device, error: GpuLost) -> None:
+        """Note that a GPU does not answer."""
+        self._lost[device.gpu.pci_bus_id] = str(error)
+
+    def close(self) -> None:
+        """Shut NVML down, so that the next refresh initialises it."""
+        self._open, self.devices = False, []
+        with contextlib.suppress(pynvml.NVMLError):  # it was down
+            pynvml.nvmlShutdown()
+
+    def _wants_reinit(self) -> bool:
+        return bool(self._lost) and time.monotonic() - self._opened_at > REINIT_SECONDS
+
+    def _init(self) -> None:
+        try:
+            pynvml.nvmlInit()
+            self._open, self._opened_at = True, time.monotonic()
+            self.generation += 1
+            self._lost = {}
+            self.driver_version = pynvml.nvmlSystemGetDriverVersion()
+            self.devices = self._list_devices()
+        except NvmlDown:
+            self.close()
+            raise
+        except pynvml.NVMLError as error:
+            self.close()
+            raise NvmlDown(_problem(error)) from error
+
+    def _list_devices(self) -> list[Device]:
+        devices = []
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            try:
+                handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+                devices.append(Device(_identify(index, handle), handle))
+            except pynvml.NVMLError as error:
+                if error.value in _PROBLEMS:
+                    raise NvmlDown(_problem(error)) from error
+                # A lost GPU does not even say which one it is; the index tells when it has been seen before.
+                if index in self._known:
+                    self._lost[self._known[index].pci_bus_id] = str(error)
+        self._known.update({device.gpu.index: device.gpu for device in devices})
+        return devices
+
+    def _inventory(self, with_processes: bool) -> Inventory:
+        processes: list[Process] = []
+        trust = with_processes and not _WRONG_PROCESSES[0] <= _version(self.driver_version) < _WRONG_PROCESSES[1]
+        for device in self.devices:
+            try:
+                migs = _mig_devices(device)
+                device.gpu = dataclasses.replace(
+                    device.gpu, mig_enabled=migs is not None, mig=tuple(instance for instance, _ in migs or ())
+                )
+                holders = [(mig.uuid, handle) for mig, handle in migs] if migs else [(device.gpu.uuid, device.handle)]
+                for uuid, handle in holders if trust else ():
+                    processes += _processes(uuid, handle)
+                self._lost.pop(device.gpu.pci_bus_id, None)
+            except GpuLost as error:
+                self._lost[device.gpu.pci_bus_id] = str(error)
+            except pynvml.NVMLError:
+                pass  # the collectors say what does not answer
+        return Inventory(
+            gpus=tuple(device.gpu for device in self.devices),
+            lost=dict(self._lost),
+            processes=tuple(processes),
+            driver_version=self.driver_version,
+            complete=True,
+        )
+
+    @staticmethod
+    def library_replaced() -> bool:
+        """Whether the library on disk is another one than this process has loaded: the driver was upgraded."""
+        with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+            for line in maps:
+                words = line.split(maxsplit=5)
+                if len(words) == 6 and "libnvidia-ml.so" in words[5]:
+                    return not _same_file(words[5].strip(), words[4])
+        return False
+
+
+def _same_file(path: str, inode: str) -> bool:
+    try:
+        return str(os.stat(path).st_ino) == inode
+    except OSError:
+        return False  # "(deleted)", as the kernel marks it
+
+
+def _problem(error: pynvml.NVMLError) -> Problem:
+    kind = _PROBLEMS.get(error.value, "error")
+    if error.value == pynvml.NVML_ERROR_NO_PERMISSION:
+        kind = "no_permission"
+    return Problem(kind, str(error))
+
+
+def _identify(index: int, handle: t.Any) -> Gpu:
+    """Ask a GPU who it is. Raises pynvml.NVMLError."""
+    uuid = pynvml.nvmlDeviceGetUUID(handle)
+    bus_id = pynvml.nvmlDeviceGetPciInfo_v3(handle).busId
+    model = ask(pynvml.nvmlDeviceGetName, handle) or ""
+    minor = ask(pynvml.nvmlDeviceGetMinorNumber, handle)
+    return Gpu(index, uuid, sysfs_bus_id(_text(bus_id)), minor, model)
+
+
+def _mig_devices(device: Device) -> list[tuple[MigInstance, t.Any]] | None:
+    """Return the MIG devices with their handles, None when MIG is off. Raises GpuLost, NvmlDown."""
+    mode = device.ask(pynvml.nvmlDeviceGetMigMode)
+    if not mode or mode[0] != pynvml.NVML_DEVICE_MIG_ENABLE:
+        return None
+    found = []
+    for slot in range(device.ask(pynvml.nvmlDeviceGetMaxMigDeviceCount) or 0):
+        handle = device.ask(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, slot)
+        if handle is not None:
+            found.append((_identify_mig(handle), handle))
+    return found
+
+
+def _identify_mig(handle: t.Any) -> MigInstance:
+    memory = ask(pynvml.nvmlDeviceGetMemoryInfo, handle)
+    return MigInstance(
+        uuid=pynvml.nvmlDeviceGetUUID(handle),
+        gpu_instance=pynvml.nvmlDeviceGetGpuInstanceId(handle),
+        compute_instance=pynvml.nvmlDeviceGetComputeInstanceId(handle),
+        profile=_profile(handle),
+        memory_bytes=memory and memory.total,
+        memory_used_bytes=memory and memory.used,
+    )
+
+
+def _profile(handle: t.Any) -> str:
+    """The device's name ends in it: "NVIDIA A100-SXM4-40GB MIG 1g.5gb"."""
+    name = ask(pynvml.nvmlDeviceGetName, handle) or ""
+    if " MIG " in name:
+        return name.rsplit(" MIG ", 1)[1]
+    attributes = ask(pynvml.nvmlDeviceGetAttributes_v2, handle)
+    if attributes is None:
+        return ""
+    return f"{attributes.gpuInstanceSliceCount}g.{round(attributes.memorySizeMB / 1024)}gb"
+
+
+def _processes(uuid: str, handle: t.Any) -> list[Process]:
+    """Return each process once. Raises GpuLost, NvmlDown."""
+    found: dict[int, Process] = {}
+    for function in (
+        pynvml.nvmlDeviceGetComputeRunningProcesses_v3,
+        pynvml.nvmlDeviceGetGraphicsRunningProcesses_v3,
+        pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v3,
+    ):
+        for entry in ask(function, handle) or ():
+            found.setdefault(entry.pid, Process(entry.pid, uuid, entry.usedGpuMemory))
+    return list(found.values())
+
+
+def _version(driver: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in driver.split(".")[:2] if part.isdigit())
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def field_value(device: Device, field: int) -> int | None:
+    """Return an integer field (nvmlDeviceGetFieldValues), None where it is not supported.
+
+    Raises GpuLost, NvmlDown, pynvml.NVMLError.
+    """
+    values = device.ask(pynvml.nvmlDeviceGetFieldValues, [field])
+    if values is None:
+        return None
+    if values[0].nvmlReturn != pynvml.NVML_SUCCESS:
+        return ask(_raise, values[0].nvmlReturn)
+    member = _MEMBERS.get(values[0].valueType)
+    return None if member is None else int(getattr(values[0].value, member))
+
+
+# nvmlValueType_t to the member of nvmlValue_t; floating-point fields are not asked for.
+_MEMBERS = {
+    pynvml.NVML_VALUE_TYPE_UNSIGNED_INT: "uiVal",
+    pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG: "ulVal",
+    pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG: "ullVal",
+    pynvml.NVML_VALUE_TYPE_SIGNED_LONG_LONG: "sllVal",
+}
+
+
+def _raise(code: int) -> t.NoReturn:
+    raise pynvml.NVMLError(code)
+
+
+class XidEvents:
+    """NVML's events of critical errors. They are polled, so that no thread waits in the driver."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._set: t.Any = None
+        self._generation = 0
+
+    def poll(self) -> list[tuple[str, int]]:
+        """Return bus id and code of each error since the last time. Raises pynvml.NVMLError."""
+        if self._set is None or self._generation != self._session.generation:
+            self._register()
+        found: list[tuple[str, int]] = []
+        while True:
+            try:
+                event = pynvml.nvmlEventSetWait_v2(self._set, 0)
+            except pynvml.NVMLError as error:
+                if error.value == pynvml.NVML_ERROR_TIMEOUT:
+                    return found
+                raise
+            bus_id = self._bus_id(event.device)
+            if event.eventType == pynvml.nvmlEventTypeXidCriticalError and bus_id is not None:
+                found.append((bus_id, int(event.eventData)))
+
+    def _register(self) -> None:
+        """Event sets end with the initialisation that they were made in."""
+        self._set, self._generation = pynvml.nvmlEventSetCreate(), self._session.generation
+        for device in self._session.devices:
+            try:
+                device.ask(pynvml.nvmlDeviceRegisterEvents, pynvml.nvmlEventTypeXidCriticalError, self._set)
+            except GpuLost as error:
+                self._session.lost(device, error)
+
+    def _bus_id(self, handle: t.Any) -> str | None:
+        """Which GPU an event is of. A lost one cannot be asked, but NVML's handles are pointers to compare."""
+        address = ctypes.cast(handle, ctypes.c_void_p).value
+        for device in self._session.devices:
+            if ctypes.cast(device.handle, ctypes.c_void_p).value == address:
+                return device.gpu.pci_bus_id
+        return None

@@ -1,0 +1,60 @@
+"""What server and sampler say to each other: one JSON object a line.
+
+The server writes one Order to the sampler's standard input and keeps that open; its end is the sampler's end. The
+sampler writes Reports.
+"""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+
+class Order(t.NamedTuple):
+    """What a new sampler has to know."""
+
+    config: str
+    """Path of the configuration file; empty for the defaults."""
+    states: dict[str, t.Any]
+    """Collector to the state that the sampler before it left."""
+    suspended: dict[str, float]
+    """Lane to seconds for which it must not run, because it blocked."""
+    reason: str = ""
+    """Why, in words."""
+    once: bool = False
+    """Read every collector once and end."""
+
+
+class Report(t.NamedTuple):
+    """A collector begins, or has ended, a reading."""
+
+    collector: str
+    begins: bool
+    seconds: float = 0.0
+    families: dict[str, list[list[t.Any]]] | None = None
+    """Family to rows of value and label values."""
+    failures: t.Sequence[str] = ()
+    """Parts that failed."""
+    dropped: int = 0
+    error: str | None = None
+    """Why the reading as a whole failed."""
+    state: t.Any = None
+
+
+def encode(message: Order | Report) -> bytes:
+    """Return a message as a line."""
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+
+
+def decode_order(line: bytes) -> Order:
+    """Return the order in a line. Raises ValueError."""
+    return Order(*json.loads(line))
+
+
+def decode_report(line: bytes) -> Report:
+    """Return the report in a line. Raises ValueError, TypeError."""
+    return Report(*json.loads(line))
+
+
+EXIT_DRIVER_REPLACED = 3
+"""The sampler ends with this when only a new process can load the new driver's library."""

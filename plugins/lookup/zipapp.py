@@ -1,0 +1,68 @@
+# Copyright: the gpufleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: zipapp
+short_description: Build one of the collection's own programs on the controller
+version_added: "0.2.0"
+description:
+  - Packs a program of the collection and the libraries it needs into one file, which runs on any host with Python 3.9
+    or newer.
+  - The file is built once and kept in the controller's cache (C($XDG_CACHE_HOME/gpufleet/zipapps)). Equal sources give
+    equal bytes.
+author:
+  - The gpufleet authors (@gpufleet)
+options:
+  _terms:
+    description: The programs' names.
+    type: list
+    elements: str
+    required: true
+  mirror:
+    description: What the libraries' URLs, without their scheme, are put behind.
+    type: str
+    default: "https:/"
+"""
+
+EXAMPLES = r"""
+- name: Where the program is
+  ansible.builtin.debug:
+    msg: "{{ lookup('gpufleet.monitoring.zipapp', 'gpu_exporter').path }}"
+
+- name: Libraries from an internal mirror
+  ansible.builtin.debug:
+    msg: "{{ lookup('gpufleet.monitoring.zipapp', 'gpu_exporter', mirror='http://mirror.example.org') }}"
+"""
+
+RETURN = r"""
+_raw:
+  description: For each program a dictionary with its C(path) on the controller, C(version) and C(sha256).
+  type: list
+  elements: dict
+  sample:
+    - path: /root/.cache/gpufleet/zipapps/0.2.0-5f0c1d2e/gpu-exporter.pyz
+      version: 0.2.0-5f0c1d2e
+      sha256: 3b1f9a...
+"""
+
+import typing as t
+
+from ansible.errors import AnsibleLookupError
+from ansible.plugins.lookup import LookupBase
+
+from ..plugin_utils.zipapp import ZipappError, build
+
+
+class LookupModule(LookupBase):
+    """The lookup's face to Ansible."""
+
+    def run(self, terms: list[str], variables: dict[str, t.Any] | None = None, **kwargs: t.Any) -> list[dict[str, str]]:
+        """Build what is not built yet."""
+        self.set_options(var_options=variables, direct=kwargs)
+        try:
+            built = [build(term, self.get_option("mirror")) for term in terms]
+        except ZipappError as error:
+            raise AnsibleLookupError(str(error)) from error
+        return [{"path": str(zipapp.path), "version": zipapp.version, "sha256": zipapp.sha256} for zipapp in built]
