@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: zipapp
 short_description: Build one of the collection's own programs on the controller
-version_added: "0.2.0"
+version_added: "0.1.0"
 description:
   - Packs a program of the collection and the libraries it needs into one file, which runs on any host with Python 3.9
     or newer.
@@ -42,8 +42,8 @@ _raw:
   type: list
   elements: dict
   sample:
-    - path: /root/.cache/gpufleet/zipapps/0.2.0-5f0c1d2e/gpu-exporter.pyz
-      version: 0.2.0-5f0c1d2e
+    - path: /root/.cache/gpufleet/zipapps/0.1.0-5f0c1d2e/gpu-exporter.pyz
+      version: 0.1.0-5f0c1d2e
       sha256: 3b1f9a...
 """
 

@@ -20,9 +20,10 @@ def options(role: str) -> dict:
     return load(role, "meta/argument_specs.yml")["argument_specs"]["main"]["options"]
 
 
-def test_the_page_of_variables_is_current():
-    page = runpy.run_path(str(ROOT / "docs/variables.py"))["page"]()
-    assert (ROOT / "docs/variables.md").read_text() == page, "run: python3 docs/variables.py > docs/variables.md"
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "docs").glob("*.py")))
+def test_a_generated_page_is_current(name):
+    page = runpy.run_path(str(ROOT / f"docs/{name}.py"))["page"]()
+    assert (ROOT / f"docs/{name}.md").read_text() == page, "run: make docs"
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -20,7 +20,7 @@ class Family(t.NamedTuple):
     unit: str
     help: str
     source: str
-    since: str = "0.2.0"
+    since: str = "0.1.0"
 
 
 FAMILIES: dict[str, Family] = {}

@@ -118,6 +118,7 @@ class _Sampler:
         """Collector to the moment when its reading began."""
         self.warm: set[str] = set()
         """Collectors that have finished a reading."""
+        self.ended = threading.Event()
         try:
             self.process.stdin.write(protocol.encode(order))
             self.process.stdin.flush()
@@ -158,7 +159,6 @@ class Supervisor:
         self._stuck: list[_Sampler] = []
         self._short_lives = 0
         self._sampler: _Sampler | None = None
-        self._wake = threading.Event()
 
     def run(self) -> t.NoReturn:
         """Work for ever."""
@@ -166,7 +166,8 @@ class Supervisor:
             self._sampler = self._start()
             reason = self._watch(self._sampler)
             self.restarts[reason] += 1
-            time.sleep(self._pause(self._sampler))
+            if reason == "exited":
+                time.sleep(self._pause(self._sampler))
 
     @property
     def sampler_pid(self) -> int | None:
@@ -176,8 +177,7 @@ class Supervisor:
     @property
     def stuck(self) -> int:
         """Return how many killed samplers do not go."""
-        self._stuck = [sampler for sampler in self._stuck if sampler.process.poll() is None]
-        return len(self._stuck)
+        return sum(sampler.process.poll() is None for sampler in self._stuck)
 
     def _start(self) -> _Sampler:
         now = time.monotonic()
@@ -185,7 +185,6 @@ class Supervisor:
             self._not_before["nvml"] = now + _LONGEST_RETRY
         suspended = {lane: moment - now for lane, moment in self._not_before.items() if moment > now}
         sampler = _Sampler(protocol.Order(self._config_path, self._states, suspended, self._reason))
-        self._wake.clear()
         threading.Thread(target=self._read, args=(sampler,), daemon=True).start()
         return sampler
 
@@ -199,7 +198,7 @@ class Supervisor:
                 except (ValueError, TypeError) as error:
                     log(f"sampler: {error}")
                     break
-        self._wake.set()
+        sampler.ended.set()
 
     def _take(self, sampler: _Sampler, report: protocol.Report) -> None:
         if report.begins:
@@ -214,7 +213,7 @@ class Supervisor:
 
     def _watch(self, sampler: _Sampler) -> str:
         """Wait until the sampler ends or has to. Returns the reason."""
-        while not self._wake.wait(min(0.5, self._shortest_deadline() / 4)):
+        while not sampler.ended.wait(min(0.5, self._shortest_deadline() / 4)):
             late = self._late(sampler)
             if late is not None:
                 self._give_up(sampler, late)
@@ -250,7 +249,7 @@ class Supervisor:
         log(self.readings.fail(collector, f"{self._reason}; next try in {pause:g} s"))
         if not sampler.kill():
             log(f"sampler: {sampler.process.pid} does not end, the driver holds it in the kernel")
-            self._stuck.append(sampler)
+            self._stuck = [*(before for before in self._stuck if before.process.poll() is None), sampler]
 
     def _pause(self, sampler: _Sampler) -> float:
         """Return how long to wait before the next start: samplers that end at once must not spin."""
