@@ -10,7 +10,7 @@ import threading
 
 from .. import __version__
 from . import config, exposition, metrics, protocol, server
-from .supervisor import Readings, Supervisor, _command, log
+from .supervisor import Readings, Supervisor, log, sampler_command
 
 BUILD_DATE = "2026-11-23"
 """Of this version. The build itself must not know the time: equal sources give equal bytes."""
@@ -65,7 +65,7 @@ def _once(path: str, settings: config.Config) -> int:
     """Print one reading of every collector. Returns 1 when one of them failed."""
     readings = Readings(settings)
     order = protocol.encode(protocol.Order(path, {}, {}, once=True))
-    process = subprocess.Popen(_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(sampler_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         lines = process.communicate(order, settings.server.start_deadline)[0].splitlines()
     except subprocess.TimeoutExpired as error:

@@ -111,7 +111,7 @@ class _Sampler:
     """One sampling process."""
 
     def __init__(self, order: protocol.Order) -> None:
-        self.process = subprocess.Popen(_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=True)
+        self.process = subprocess.Popen(sampler_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=True)
         assert self.process.stdin is not None
         self.started = time.monotonic()
         self.running: dict[str, float] = {}
@@ -135,7 +135,7 @@ class _Sampler:
         return True
 
 
-def _command() -> list[str]:
+def sampler_command() -> list[str]:
     """The same program, from the zipapp or from its sources."""
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     code = f"import sys; sys.path.insert(0, {root!r}); from gpufleet.gpu_exporter.sampler import main; main()"

@@ -1,0 +1,117 @@
+"""The exporter as it runs on a worker: the zipapp, in processes of its own, against simulated GPUs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+
+class Metrics:
+    """One scrape."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.families = list(text_string_to_metric_families(text))
+        self._series = {}
+        for family in self.families:
+            for sample in family.samples:
+                self._series.setdefault(sample.name, []).append((sample.labels, sample.value))
+
+    def values(self, name: str, **labels: str) -> list[float]:
+        """Return the values of the series that have these labels."""
+        return [value for _, value in self.series(name, **labels)]
+
+    def series(self, name: str, **labels: str) -> list[tuple[dict[str, str], float]]:
+        """Return the series that have these labels."""
+        found = self._series.get(name, [])
+        return [(have, value) for have, value in found if labels.items() <= have.items()]
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """Return the one value, None where there is no such series."""
+        values = self.values(name, **labels)
+        assert len(values) <= 1, self.series(name, **labels)
+        return values[0] if values else None
+
+
+class Exporter:
+    """A running exporter."""
+
+    def __init__(self, program: Path, directory: Path, config: str, environment: dict[str, str]) -> None:
+        self.directory = directory
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._config = directory / "config.toml"
+        self._config.write_text(f'[server]\naddress = "127.0.0.1"\nport = {self.port}\n{config}')
+        self._log = directory / "log"
+        self._command = [sys.executable, "-I", str(program), "--config", str(self._config)]
+        self._environment = {**os.environ, **environment}
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and return once it listens."""
+        with self._log.open("a") as log:
+            self.process = subprocess.Popen(self._command, env=self._environment, stderr=log)
+        self.wait(lambda _: True)
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait()
+
+    @property
+    def log(self) -> str:
+        """What it wrote to the journal."""
+        return self._log.read_text()
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Return status and body of a page."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def metrics(self) -> Metrics:
+        """Scrape."""
+        return Metrics(self.get("/metrics")[1])
+
+    def health(self) -> tuple[int, dict]:
+        """Return status and content of /health."""
+        status, body = self.get("/health")
+        return status, json.loads(body)
+
+    def wait(self, condition, seconds: float = 15) -> Metrics:
+        """Scrape until a condition on the metrics holds, and return that scrape."""
+        end = time.monotonic() + seconds
+        while True:
+            assert self.process.poll() is None, self.log
+            try:
+                metrics = self.metrics()
+                if condition(metrics):
+                    return metrics
+            except (OSError, urllib.error.URLError):
+                metrics = None
+            if time.monotonic() > end:
+                raise AssertionError(f"not within {seconds} s\n{self.log}\n{metrics and metrics.text}")
+            time.sleep(0.1)
+
+    def sampler(self) -> int:
+        """Return the sampling process."""
+        found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=True)
+        (pid,) = found.stdout.split()
+        return int(pid)
+
+    def kill_sampler(self) -> None:
+        """End the sampling process as the kernel's memory killer would."""
+        os.kill(self.sampler(), signal.SIGKILL)
