@@ -111,7 +111,7 @@ class _Sampler:
     """One sampling process."""
 
     def __init__(self, order: protocol.Order) -> None:
-        self.process = subprocess.Popen(sampler_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=True)
+        self.process = subprocess.Popen(sampler_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self.process.stdin is not None
         self.started = time.monotonic()
         self.running: dict[str, float] = {}

@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("up", help="make a lab, add hosts to it, or start what is dead in it")
     command.add_argument("name")
-    command.add_argument("--host", action="append", default=[], metavar="NAME:SUITE[,no-way-out][,disk=PATH]")
+    command.add_argument("--host", action="append", default=[], metavar="NAME:SUITE[,OPTION]...")
     command.set_defaults(run=_up)
 
     command = commands.add_parser("down", help="remove labs, leaving nothing")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import cgroup, image, network
+from . import cgroup, gpu, image, network
 from .system import LabError, run, wait_until
 
 RESOLVERS = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
@@ -40,25 +40,37 @@ IPv6AcceptRA=no
 
 @dataclass(frozen=True)
 class HostSpec:
-    """What a scenario asks for: NAME:SUITE[,no-way-out][,disk=PATH]..."""
+    """What a scenario asks for: NAME:SUITE[,no-way-out][,gpu=MACHINE][,disk=PATH]...[,package=NAME]..."""
 
     name: str
     suite: str
     way_out: bool = True
     # Directories on the machine's own file system: Docker's storage cannot lie on an overlay.
     disks: tuple[str, ...] = ()
+    # Debian packages that its image has beyond all hosts'.
+    packages: tuple[str, ...] = ()
+    # Name of a simulated machine: which GPUs the host has.
+    gpu: str = ""
 
     @classmethod
     def parse(cls, text: str) -> HostSpec:
         """Read the command line's form."""
         name, _, rest = text.partition(":")
-        suite, *options = rest.split(",")
-        disks = tuple(option.removeprefix("disk=") for option in options if option.startswith("disk=/"))
-        if not name.replace("-", "").isalnum() or len(options) != len(disks) + options.count("no-way-out"):
-            raise LabError(f"{text!r} is not NAME:SUITE[,no-way-out][,disk=/PATH]...")
+        suite, *words = rest.split(",")
+        options: dict[str, list[str]] = {"no-way-out": [], "disk": [], "package": [], "gpu": []}
+        for word in words:
+            option, _, value = word.partition("=")
+            if option not in options or bool(value) == (option == "no-way-out"):
+                raise LabError(f"{text!r}: {word!r} is not one of no-way-out, disk=/PATH, package=NAME, gpu=MACHINE")
+            options[option].append(value)
+        if not name.replace("-", "").isalnum() or not all(disk.startswith("/") for disk in options["disk"]):
+            raise LabError(f"{text!r} is not NAME:SUITE[,OPTION]...")
         if suite not in image.SUITES:
             raise LabError(f"{text!r}: the suites are {', '.join(image.SUITES)}")
-        return cls(name, suite, "no-way-out" not in options, disks)
+        machine = "".join(options["gpu"])
+        if machine and machine not in gpu.MACHINES:
+            raise LabError(f"{text!r}: the simulated machines are {', '.join(gpu.MACHINES)}")
+        return cls(name, suite, not options["no-way-out"], tuple(options["disk"]), tuple(options["package"]), machine)
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,11 @@ class Host:
     def link(self) -> str:
         """The host's cable, at the bridge's end; systemd-nspawn names it."""
         return f"vb-{self.machine}"
+
+    @property
+    def gpus(self) -> Path:
+        """The host's simulated GPUs, which it sees as /etc/simulated-gpu: what is changed here, changes there."""
+        return self.directory / "gpus"
 
     @property
     def alive(self) -> bool:
@@ -107,6 +124,10 @@ class Host:
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.spec.name, "-f", key)
         for disk in self.spec.disks:
             self._disk(disk).mkdir(parents=True)
+        if self.spec.gpu:
+            gpu.MACHINES[self.spec.gpu]().write(self.gpus)
+            for library in sorted(gpu.libraries().iterdir()):
+                shutil.copy(library, self._upper(f"usr/lib/{gpu.MULTIARCH}/{library.name}"))
 
     def _upper(self, path: str) -> Path:
         # A directory of the overlay's upper layer hides the image's mode and owner: repeat them.
@@ -136,6 +157,7 @@ class Host:
             *(self.image, self.directory, *NSPAWN),
             *(f"--machine={self.machine}", f"--hostname={self.spec.name}", f"--network-bridge={bridge}"),
             *(f"--bind={self._disk(disk)}:{disk}" for disk in self.spec.disks),
+            *([f"--bind={self.gpus}:/etc/simulated-gpu"] if self.spec.gpu else []),
         )
 
     def wait(self, timeout: float) -> None:

@@ -42,11 +42,11 @@ HOOKS = (
 )
 
 
-def path(suite: str) -> Path:
-    """Return the suite's root file system, built on first use (half a minute)."""
+def path(suite: str, packages: tuple[str, ...] = ()) -> Path:
+    """Return the suite's root file system with these packages more, built on first use (half a minute)."""
     if suite not in SUITES:
         raise LabError(f"no image of {suite!r}; there are {', '.join(SUITES)}")
-    options = _options()
+    options = _options(packages)
     target = store.cache() / "images" / f"{suite}-{store.key([suite, options])}"
 
     def build(root: Path) -> None:
@@ -55,7 +55,13 @@ def path(suite: str) -> Path:
     return store.build_once(target, build)
 
 
-def _options() -> list[str]:
+def _options(packages: tuple[str, ...]) -> list[str]:
     # All that shapes the image is here, so that the cache's key covers all of it.
     hooks = [f"--customize-hook={hook}" for hook in HOOKS]
-    return ["--mode=root", "--format=directory", "--variant=minbase", f"--include={','.join(PACKAGES)}", *hooks]
+    return [
+        "--mode=root",
+        "--format=directory",
+        "--variant=minbase",
+        f"--include={','.join((*PACKAGES, *packages))}",
+        *hooks,
+    ]

@@ -116,7 +116,14 @@ class Lab:
         network_ = ipaddress.IPv4Network(self.state["subnet"])
         return {
             name: Host(
-                HostSpec(name, entry["suite"], entry["way_out"], tuple(entry["disks"])),
+                HostSpec(
+                    name,
+                    entry["suite"],
+                    entry["way_out"],
+                    tuple(entry["disks"]),
+                    tuple(entry["packages"]),
+                    entry["gpu"],
+                ),
                 str(network_[entry["number"]]),
                 f"{self.id}-{entry['number']}",
                 Path(entry["image"]),
@@ -244,7 +251,7 @@ def identify(name: str) -> str:
 def up(name: str, specs: dict[str, HostSpec]) -> Lab:
     """Make the lab, or make it whole again: afterwards all its hosts, and these, answer SSH."""
     check_machine()
-    releases = _prepare({spec.suite for spec in specs.values()})
+    releases = _prepare({(spec.suite, spec.packages) for spec in specs.values()})
     with locked(LOCK):
         _forget_ended_labs()
         directory = STATE / identify(name)
@@ -264,10 +271,10 @@ def down(lab: Lab) -> None:
             lab.remove()
 
 
-def _prepare(suites: Iterable[str]) -> Path:
+def _prepare(wanted: Iterable[tuple[str, tuple[str, ...]]]) -> Path:
     """Build what is not in the cache yet, all at once, outside the lock; return the mirror's files."""
     with ThreadPoolExecutor() as pool:
-        images = [pool.submit(image.path, suite) for suite in suites]
+        images = [pool.submit(image.path, suite, packages) for suite, packages in wanted]
         releases = pool.submit(mirror.path)
         for built in images:
             built.result()
@@ -295,10 +302,11 @@ def _add_hosts(lab: Lab, specs: dict[str, HostSpec]) -> None:
     hosts = lab.state["hosts"]
     numbers = _free_numbers({entry["number"] for entry in hosts.values()})
     for name, spec in specs.items():
-        entry = {"suite": spec.suite, "way_out": spec.way_out, "disks": list(spec.disks)}
+        entry = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(spec).items()}
+        del entry["name"]
         if name not in hosts:
             # The image of today: an overlay must keep what it was made on.
-            hosts[name] = {"number": next(numbers), "image": str(image.path(spec.suite)), **entry}
+            hosts[name] = {"number": next(numbers), "image": str(image.path(spec.suite, spec.packages)), **entry}
         elif {**hosts[name], **entry} != hosts[name]:
             raise LabError(f"host {name} runs as {hosts[name]}: take the lab down to change it")
     _save(lab.directory, lab.state)

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import re
+import sys
 import tarfile
 import tempfile
 from collections.abc import Mapping
@@ -20,7 +21,10 @@ from pathlib import Path
 from typing import Protocol
 
 from . import debian, store
-from .system import LabError
+from .system import LabError, run
+
+# The wheels inside our zipapps, which the controller fetches.
+WHEELS = Path(__file__).resolve().parents[3] / "files" / "wheels.txt"
 
 # An upgrade needs two releases: what is in testing now, and what the last stable release froze.
 RELEASES = {"current": "testing", "previous": "trixie"}
@@ -145,6 +149,7 @@ def build() -> Path:
         with ThreadPoolExecutor() as pool:
             jobs = [pool.submit(_publish, archives[release], found, root) for release, found in plan.items()]
         results = dict(zip(plan, (job.result() for job in jobs), strict=True))
+        _publish_wheels(root)
         names = [component.name for component in COMPONENTS]
         by_name = {name: {release: found[name] for release, found in results.items()} for name in names}
         (root / "versions.json").write_text(json.dumps(by_name, indent=1) + "\n")
@@ -162,8 +167,8 @@ def _current() -> Path:
 
 
 def _recipe() -> str:
-    # This file is the recipe.
-    return store.key(Path(__file__).read_text())
+    # This file and the list of wheels are the recipe.
+    return store.key([Path(__file__).read_text(), WHEELS.read_text()])
 
 
 def _packages(archive: debian.Archive) -> dict[str, str]:
@@ -186,6 +191,20 @@ def _publish(archive: debian.Archive, packages: Mapping[str, str], root: Path) -
         for component in COMPONENTS:
             component.publish(found[component.name], unpacked, root)
         return found
+
+
+def _publish_wheels(root: Path) -> None:
+    """Fetch the wheels of files/wheels.txt as pip does, from whatever index this machine uses."""
+    for line in WHEELS.read_text().splitlines():
+        if line.startswith("#"):
+            continue
+        target = root / line.split()[1]
+        name, version = target.name.split("-")[:2]
+        target.parent.mkdir(parents=True)
+        options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--platform=any")
+        run(sys.executable, "-m", "pip", "download", *options, "--dest", target.parent, f"{name}=={version}")
+        if not target.exists():
+            raise LabError(f"the package index has {name} {version} under another name than {target.name}")
 
 
 def _upstream(version: str) -> str:
