@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import cgroup, gpu, image, network
+from . import cgroup, image, machines, network
 from .system import LabError, run, wait_until
 
 RESOLVERS = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
@@ -68,8 +68,8 @@ class HostSpec:
         if suite not in image.SUITES:
             raise LabError(f"{text!r}: the suites are {', '.join(image.SUITES)}")
         machine = "".join(options["gpu"])
-        if machine and machine not in gpu.MACHINES:
-            raise LabError(f"{text!r}: the simulated machines are {', '.join(gpu.MACHINES)}")
+        if machine and machine not in machines.MACHINES:
+            raise LabError(f"{text!r}: the simulated machines are {', '.join(machines.MACHINES)}")
         return cls(name, suite, not options["no-way-out"], tuple(options["disk"]), tuple(options["package"]), machine)
 
 
@@ -125,9 +125,9 @@ class Host:
         for disk in self.spec.disks:
             self._disk(disk).mkdir(parents=True)
         if self.spec.gpu:
-            gpu.MACHINES[self.spec.gpu]().write(self.gpus)
-            for library in sorted(gpu.libraries().iterdir()):
-                shutil.copy(library, self._upper(f"usr/lib/{gpu.MULTIARCH}/{library.name}"))
+            machines.MACHINES[self.spec.gpu]().write(self.gpus)
+            for library in sorted(machines.libraries().glob("*.so.*")):
+                shutil.copy(library, self._upper(f"{machines.library_path()}/{library.name}"))
 
     def _upper(self, path: str) -> Path:
         # A directory of the overlay's upper layer hides the image's mode and owner: repeat them.
