@@ -10,7 +10,7 @@ export GPUFLEET_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/gpufleet
 VENV := $(GPUFLEET_CACHE)/venv-$(shell sha256sum requirements-dev.txt | cut -c1-12)
 TOOLS := $(VENV)/.installed
 PACKAGES := python3-venv openssh-client git systemd-container mmdebstrap nftables iproute2 xz-utils zstd \
-            debian-archive-keyring
+            debian-archive-keyring gcc libc6-dev
 SCENARIOS := $(notdir $(patsubst %/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
 SANITY_SKIPS := no-assert replace-urlopen pylint
 COLLECTION := ansible_collections.gpufleet.monitoring
@@ -59,7 +59,7 @@ docs: $(TOOLS)
 
 # The lab's own tests.
 lab: $(TOOLS) packages
-	timeout 300 pytest molecule/lab/test_lab.py
+	timeout 300 pytest molecule/lab/test_lab.py molecule/lab/test_gpu.py
 
 molecule: $(TOOLS) packages
 	@for scenario in $(SCENARIOS); do molecule test -s $$scenario || exit 1; done
