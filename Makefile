@@ -1,6 +1,6 @@
 # make demo   a monitored fleet of lab hosts on this machine
-# make test   lint, unit tests, the lab's own tests and all Molecule scenarios
-# make lint, make unit, make lab, make molecule, make sanity, make bench, make docs, make shell, make clean
+# make test   lint, unit tests, the lab's own tests, the exporter's, and all Molecule scenarios
+# make lint, make unit, make lab, make exporter, make molecule, make sanity, make bench, make docs, make shell, make clean
 #
 # demo, test and bench boot systemd machines, so they need root on Debian 12 or 13; they install what they need.
 .DEFAULT_GOAL := help
@@ -18,7 +18,7 @@ COLLECTION := ansible_collections.gpufleet.monitoring
 export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help demo test lint sanity unit lab molecule bench docs shell clean distclean packages
+.PHONY: help demo test lint sanity unit lab exporter molecule bench docs shell clean distclean packages
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' $(firstword $(MAKEFILE_LIST))
@@ -29,7 +29,7 @@ demo: $(TOOLS) packages
 	molecule converge
 	@python3 molecule/lab/lab.py demo default
 
-test: lint unit lab molecule
+test: lint unit lab exporter molecule
 
 lint: $(TOOLS)
 	yamllint --strict .
@@ -52,6 +52,10 @@ sanity: $(TOOLS)
 
 unit: $(TOOLS)
 	pytest tests/unit
+
+# The GPU exporter as a program, against simulated GPUs.
+exporter: $(TOOLS) packages
+	timeout 600 pytest tests/gpu_exporter
 
 # The pages that are written from code.
 docs: $(TOOLS)

@@ -46,15 +46,16 @@ class Metrics:
 class Exporter:
     """A running exporter."""
 
-    def __init__(self, program: Path, directory: Path, config: str, environment: dict[str, str]) -> None:
+    def __init__(self, program: Path, directory: Path, config: dict, environment: dict[str, str]) -> None:
         self.directory = directory
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self._config = directory / "config.toml"
-        self._config.write_text(f'[server]\naddress = "127.0.0.1"\nport = {self.port}\n{config}')
+        config.setdefault("server", {}).update(address="127.0.0.1", port=self.port)
+        path = directory / "config.toml"
+        path.write_text(toml(config))
         self._log = directory / "log"
-        self._command = [sys.executable, "-I", str(program), "--config", str(self._config)]
+        self._command = [sys.executable, "-I", str(program), "--config", str(path)]
         self._environment = {**os.environ, **environment}
         self.start()
 
@@ -108,10 +109,23 @@ class Exporter:
 
     def sampler(self) -> int:
         """Return the sampling process."""
-        found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=True)
-        (pid,) = found.stdout.split()
-        return int(pid)
+        end = time.monotonic() + 10
+        while time.monotonic() < end:  # between two of them there is none
+            found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True)
+            if found.stdout:
+                (pid,) = found.stdout.split()
+                return int(pid)
+            time.sleep(0.05)
+        raise AssertionError(f"nobody samples\n{self.log}")
 
     def kill_sampler(self) -> None:
         """End the sampling process as the kernel's memory killer would."""
         os.kill(self.sampler(), signal.SIGKILL)
+
+
+def toml(config: dict) -> str:
+    """Return tables of plain values as TOML, which has JSON's words for these."""
+    lines = []
+    for table, keys in config.items():
+        lines += [f"[{table}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items())]
+    return "\n".join(lines) + "\n"

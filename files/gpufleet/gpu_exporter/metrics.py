@@ -428,7 +428,7 @@ SERIES_DROPPED = _family(
 )
 WORKER_RESTARTS = _family(
     "gpu_exporter_worker_restarts_total", "exporter", "counter", ("reason",), "",
-    "Times that the sampling process was replaced: deadline, exited, driver_changed.", "",
+    "Times that the sampling process was replaced: deadline, exited, driver_replaced.", "",
 )
 WORKERS_STUCK = _family(
     "gpu_exporter_workers_stuck", "exporter", "gauge", (), "",

@@ -291,6 +291,7 @@ _MEMBERS = {
     pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG: "ulVal",
     pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG: "ullVal",
     pynvml.NVML_VALUE_TYPE_SIGNED_LONG_LONG: "sllVal",
+    pynvml.NVML_VALUE_TYPE_SIGNED_INT: "siVal",
 }
 
 

@@ -116,8 +116,8 @@ class _Sampler:
         self.started = time.monotonic()
         self.running: dict[str, float] = {}
         """Collector to the moment when its reading began."""
-        self.warm: set[str] = set()
-        """Collectors that have finished a reading."""
+        self.finished: dict[str, float] = {}
+        """Collector to the moment when its last reading ended."""
         self.ended = threading.Event()
         try:
             self.process.stdin.write(protocol.encode(order))
@@ -204,8 +204,8 @@ class Supervisor:
         if report.begins:
             sampler.running[report.collector] = time.monotonic()
             return
+        sampler.finished[report.collector] = time.monotonic()
         sampler.running.pop(report.collector, None)
-        sampler.warm.add(report.collector)
         self._blocked.pop(LANES[report.collector], None)
         if report.state is not None:
             self._states[report.collector] = report.state
@@ -232,9 +232,16 @@ class Supervisor:
         return self._config.section(collector).deadline if warm else self._config.server.start_deadline
 
     def _late(self, sampler: _Sampler) -> str | None:
+        """Return a collector that is overdue: with a reading, or with beginning one though its lane is free."""
         now = time.monotonic()
-        for collector, began in list(sampler.running.items()):
-            if now - began > self._deadline(collector, collector in sampler.warm):
+        running = dict(sampler.running)
+        for collector, began in running.items():
+            if now - began > self._deadline(collector, collector in sampler.finished):
+                return collector
+        busy = {LANES[collector] for collector in running}
+        for collector, ended in dict(sampler.finished).items():
+            section = self._config.section(collector)
+            if LANES[collector] not in busy and now - ended > section.interval + section.deadline:
                 return collector
         return None
 
@@ -244,7 +251,7 @@ class Supervisor:
         self._blocked[lane] = self._blocked.get(lane, 0) + 1
         pause = min(self._config.server.retry_after * 2 ** (self._blocked[lane] - 1), _LONGEST_RETRY)
         self._not_before[lane] = time.monotonic() + pause
-        waited = self._deadline(collector, collector in sampler.warm)
+        waited = self._deadline(collector, collector in sampler.finished)
         self._reason = f"no answer within {waited:g} s"
         log(self.readings.fail(collector, f"{self._reason}; next try in {pause:g} s"))
         if not sampler.kill():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from gpufleet.gpu_exporter import exposition, metrics
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,3 +42,9 @@ def test_every_family_says_what_it_is():
         assert family.kind in ("gauge", "counter")
         assert family.help.endswith((".", "0"))
         assert len(set(family.labels)) == len(family.labels)
+
+
+def test_our_own_labels_are_in_snake_case():
+    inherited = {"UUID", "modelName", "GPU_I_ID", "GPU_I_PROFILE"}  # DCGM's
+    labels = {label for family in metrics.FAMILIES.values() for label in family.labels} - inherited
+    assert [label for label in labels if not re.fullmatch("[a-z][a-z0-9_]*", label)] == []
