@@ -114,7 +114,11 @@ class AllocationsSection(Section):
     docker_timeout: float = key(5.0, "Seconds for each answer of Docker.", 0.1)
     state_file: str = key("/var/lib/ds01/gpu-state.json", "DS01's state, read when Docker is not there.")
     processes: bool = key(True, "Ask NVML for the processes on each GPU: bare-metal jobs count, too.")
-    slot_format: str = key("{gpu}.{mig}", "Name of a MIG slot; a whole GPU's slot is {gpu}.")
+    slot_format: str = key(
+        "{gpu}.{mig}",
+        "Name of a MIG slot: {gpu} is the GPU's index, {mig} the device's as nvidia-smi -L has it. A whole GPU's slot "
+        "is {gpu}.",
+    )
     mig_per_gpu: int = key(4, "MIG equivalents that a whole GPU counts for in ds01_user_mig_allocated.", 1)
     user_labels: list[str] = key(
         ["ds01.user", "aime.mlc.USER"], "Container labels that name the user; the first that is there counts."
@@ -246,6 +250,10 @@ def _check_patterns(config: Config, text: str) -> None:
         if not arrow or not user:
             raise ConfigError(f"{where}: {rule!r} wants to be 'PATTERN => USER'")
         _check_pattern(pattern, where)
+        _check_template(pattern, user, where)
+    if not all(word in config.allocations.slot_format for word in ("{gpu}", "{mig}")):
+        where = f"line {_line(text, 'allocations', 'slot_format')}: allocations.slot_format"
+        raise ConfigError(f"{where}: {config.allocations.slot_format!r} wants both {{gpu}} and {{mig}}: slots differ")
 
 
 def _check_pattern(pattern: str, where: str) -> None:
@@ -253,6 +261,14 @@ def _check_pattern(pattern: str, where: str) -> None:
         re.compile(pattern)
     except re.error as error:
         raise ConfigError(f"{where}: {pattern!r} is no regular expression: {error}") from error
+
+
+def _check_template(pattern: str, template: str, where: str) -> None:
+    """What a rule makes of a match may name only groups that its pattern has."""
+    try:
+        re.sub(pattern, template, "")  # looks at it before it looks for a match
+    except (re.error, IndexError) as error:
+        raise ConfigError(f"{where}: {template!r} is no user of {pattern!r}: {error}") from error
 
 
 def _unknown(what: str, name: str, known: list[str], line: int) -> ConfigError:

@@ -303,19 +303,23 @@ XID_LAST = _family(
 _ALLOCATION = ("gpu_slot", "container", "user", "interface", "profile")
 GPU_ALLOCATED = _family(
     "ds01_gpu_allocated", "allocations", "gauge", (*_ALLOCATION, "UUID"), "",
-    "1 for each GPU or MIG slot that a container or process holds. gpu_slot is GPU or GPU.MIG-INSTANCE.",
+    "1 for each GPU or MIG slot that a container, or a user's processes outside of containers, holds. gpu_slot is the "
+    "GPU's index, or GPU.MIG-DEVICE as nvidia-smi -L numbers it; \"unknown\" for a UUID that NVML does not know.",
     "Docker, gpu-state.json, NVML processes",
 )
 GPU_EQUIVALENTS = _family(
     "ds01_gpu_equivalents", "allocations", "gauge", (*_ALLOCATION, "UUID"), "",
-    "Size of the slot: a GPU is 1, a MIG instance its compute slices by 7.", "Docker, gpu-state.json, NVML processes",
+    "Size of the slot: a GPU is 1, a MIG instance its compute slices by 7; absent where that is not known.",
+    "Docker, gpu-state.json, NVML processes",
 )
 USER_GPUS = _family(
-    "ds01_user_gpus_allocated", "allocations", "gauge", ("user",), "", "Slots that the user holds.",
+    "ds01_user_gpus_allocated", "allocations", "gauge", ("user",), "",
+    "Slots that the user holds; one that several containers of the user share counts once.",
     "ds01_gpu_allocated",
 )
 USER_EQUIVALENTS = _family(
-    "ds01_user_gpu_equivalents", "allocations", "gauge", ("user",), "", "GPU equivalents that the user holds.",
+    "ds01_user_gpu_equivalents", "allocations", "gauge", ("user",), "",
+    "GPU equivalents that the user holds; absent where the size of one slot is not known.",
     "ds01_gpu_equivalents",
 )
 USER_MIG = _family(
@@ -324,11 +328,13 @@ USER_MIG = _family(
     "ds01_gpu_allocated",
 )
 USER_CONTAINERS = _family(
-    "ds01_user_containers_count", "allocations", "gauge", ("user",), "", "Running containers of the user.", "Docker"
+    "ds01_user_containers_count", "allocations", "gauge", ("user",), "",
+    "Running containers of the user, with or without GPU.", "Docker",
 )
 CONTAINERS = _family(
     "ds01_containers_total", "allocations", "gauge", ("status", "interface"), "",
-    "Containers by status (running, stopped) and interface (orchestration, atomic, api, other, docker).", "Docker",
+    "Containers by status (running, which includes paused, or stopped) and interface (orchestration, atomic, api, "
+    "other, docker).", "Docker",
 )
 MIG_SLOT = _family(
     "ds01_mig_slot_info", "allocations", "gauge", ("gpu", "gpu_i_id", "slot", "mig_uuid", "profile"), "",
@@ -340,19 +346,20 @@ GPU_SLOT = _family(
 )
 UNMANAGED = _family(
     "ds01_unmanaged_gpu_container", "allocations", "gauge", ("container", "user", "interface"), "",
-    "1 for each running container that holds GPUs without DS01's labels.", "Docker",
+    "1 for each running container that holds GPUs and came by none of DS01's interfaces.", "Docker",
 )
 UNMANAGED_COUNT = _family(
     "ds01_unmanaged_gpu_count", "allocations", "gauge", (), "",
-    "Running containers that hold GPUs without DS01's labels.", "Docker",
+    "Running containers that hold GPUs and came by none of DS01's interfaces.", "Docker",
 )
 ALLOCATION_SOURCE = _family(
     "ds01_allocation_source", "allocations", "gauge", ("source",), "",
-    "1 for the source that allocations come from now: docker, state_file or processes.", "",
+    "1 for the source that says who was given what: docker, state_file, or processes where there is neither.", "",
 )
 PROCESS_MEMORY = _family(
     "gpu_process_memory_bytes", "allocations", "gauge", ("gpu_slot", "UUID", "user", "container"), "bytes",
-    "GPU memory of the processes of this user and container; container is empty for bare-metal jobs.",
+    "GPU memory of the processes of this user and container; container is empty for bare-metal jobs. Absent where"
+    " the driver does not tell it of one of them.",
     "nvmlDeviceGetComputeRunningProcesses_v3, /proc/PID/cgroup",
 )
 PROCESS_COUNT = _family(

@@ -43,6 +43,8 @@ def test_values_reach_their_table():
         ("[allocations]\nuser_labels = ['a', 1]\n", ["allocations.user_labels", "strings"]),
         ("[allocations]\nuser_rules = ['^(a => b']\n", ["line 2", "user_rules", "no regular expression"]),
         ("[allocations]\nuser_rules = ['^a$']\n", ["user_rules", "PATTERN => USER"]),
+        ("[allocations]\nuser_rules = ['^(a) => \\2']\n", ["line 2", "user_rules", "invalid group reference"]),
+        ("[allocations]\nslot_format = '{gpu}'\n", ["line 2", "slot_format", "{mig}"]),
         ("[ipmi]\ninlet_pattern = '('\n", ["line 2", "ipmi.inlet_pattern"]),
         ("gpu = 3\n", ["gpu is a table"]),
         ("[gpu\n", ["line 1"]),

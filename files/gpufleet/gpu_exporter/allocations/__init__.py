@@ -1,0 +1,1 @@
+"""Who has which GPU: what containers, processes and files say, without asking anybody."""
