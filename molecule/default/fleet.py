@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-WORKERS = {"gpu1": {"rack": "r1"}, "gpu2": {}, "gpu3": {"rack": "r2"}}
+from pathlib import Path
+
+import yaml
+
+_SCENARIO = yaml.safe_load(Path(__file__).with_name("molecule.yml").read_text())
+_INVENTORY = _SCENARIO["provisioner"]["inventory"]
+
+# The workers with their own variables, and the groups' variables.
+WORKERS = {
+    platform["name"]: _INVENTORY["host_vars"].get(platform["name"], {})
+    for platform in _SCENARIO["platforms"]
+    if "gpu_workers" in platform["groups"]
+}
+VARIABLES = _INVENTORY["group_vars"]
 EVERYWHERE = ["master1", *WORKERS]
 # (job, instance) of every target.
-FLEET = {("node_exporter", host) for host in EVERYWHERE} | {("prometheus", "master1")}
-# As in molecule.yml.
-VARIABLES = {
-    "all": {"gpufleet_labels": {"site": "lab", "rack": "{{ rack | default('') }}"}},
-    "monitoring_master": {
-        "prometheus_bind_address": "0.0.0.0",
-        "prometheus_scrape_interval": "1s",
-        "prometheus_scrape_timeout": "1s",
-    },
-}
+FLEET = (
+    {("node_exporter", host) for host in EVERYWHERE}
+    | {("gpu_exporter", host) for host in WORKERS}
+    | {("prometheus", "master1")}
+)
 
 
 def master_with(**variables):

@@ -35,12 +35,10 @@ interval = 0.2
 [system]
 interval = 0.2
 [events]
-enabled = false
 interval = 0.2
 path = "{directory}/events.jsonl"
 state_directory = "{directory}"
 [allocations]
-enabled = false
 interval = 0.2
 max_age = 3
 deadline = 2

@@ -188,6 +188,18 @@ def test_the_first_xid_counts(exporter):
     running.wait(lambda metrics: metrics.value("gpu_xid_errors_total", gpu="1", xid="1234") == 1)
 
 
+def test_the_xid_with_which_a_gpu_goes_is_not_lost_with_it(exporter):
+    machine = Machine.of("a100", "a100")
+    running = exporter(machine)
+    running.wait(good)
+    with machine.together():
+        machine.lose(0)
+        machine.xid(0, 79)
+        machine.xid(1, 31)
+    metrics = running.wait(lambda metrics: metrics.value("gpu_xid_errors_total", gpu="1", xid="31") == 1)
+    assert metrics.value("gpu_xid_errors_total", gpu="0", xid="79") == 1
+
+
 def test_the_kernels_log_tells_what_nvml_cannot(exporter, tmp_path):
     log = tmp_path / "kmsg"
     log.write_text("")

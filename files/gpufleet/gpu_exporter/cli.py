@@ -45,7 +45,9 @@ def _arguments() -> argparse.Namespace:
 
 
 def _build_info() -> bytes:
-    return exposition.render({metrics.BUILD_INFO.name: [[1, __version__, BUILD_DATE]]})
+    return exposition.render(
+        {metrics.BUILD_INFO.name: [[1, __version__, BUILD_DATE]], metrics.VERSION_INFO.name: [[1, __version__]]}
+    )
 
 
 def _serve(path: str, settings: config.Config) -> int:

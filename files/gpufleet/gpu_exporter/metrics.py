@@ -405,6 +405,9 @@ EXHAUST_TEMP = _family(
 BUILD_INFO = _family(
     "dc_exporter_build_info", "exporter", "gauge", ("version", "build_date"), "", "1, with version and date.", ""
 )
+VERSION_INFO = _family(
+    "gpu_exporter_build_info", "exporter", "gauge", ("version",), "", "1, with the version, as exporters have it.", ""
+)
 COLLECTOR_UP = _family(
     "gpu_exporter_collector_up", "exporter", "gauge", ("collector",), "",
     "1 when the last reading of the collector was good and is not too old.", "",

@@ -7,7 +7,6 @@ pynvml never unloads the library. After an upgrade of the driver only a new proc
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import os
 import time
@@ -304,38 +303,38 @@ class XidEvents:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._set: t.Any = None
+        self._sets: dict[str, t.Any] = {}
+        """An event set for each GPU, by bus id: waiting for a lost one fails, and must not make the others deaf."""
         self._generation = 0
 
-    def poll(self) -> list[tuple[str, int]]:
-        """Return bus id and code of each error since the last time. Raises pynvml.NVMLError."""
-        if self._set is None or self._generation != self._session.generation:
+    def poll(self) -> t.Iterator[tuple[str, int]]:
+        """Yield bus id and code of each error since the last time. Raises pynvml.NVMLError behind what it has found."""
+        if self._generation != self._session.generation:
             self._register()
-        found: list[tuple[str, int]] = []
-        while True:
-            try:
-                event = pynvml.nvmlEventSetWait_v2(self._set, 0)
-            except pynvml.NVMLError as error:
-                if error.value == pynvml.NVML_ERROR_TIMEOUT:
-                    return found
-                raise
-            bus_id = self._bus_id(event.device)
-            if event.eventType == pynvml.nvmlEventTypeXidCriticalError and bus_id is not None:
-                found.append((bus_id, int(event.eventData)))
+        for bus_id, events in self._sets.items():
+            for code in _drain(events):
+                yield bus_id, code
 
     def _register(self) -> None:
         """Event sets end with the initialisation that they were made in."""
-        self._set, self._generation = pynvml.nvmlEventSetCreate(), self._session.generation
+        self._sets, self._generation = {}, self._session.generation
         for device in self._session.devices:
+            events = pynvml.nvmlEventSetCreate()
             try:
-                device.ask(pynvml.nvmlDeviceRegisterEvents, pynvml.nvmlEventTypeXidCriticalError, self._set)
+                device.ask(pynvml.nvmlDeviceRegisterEvents, pynvml.nvmlEventTypeXidCriticalError, events)
+                self._sets[device.gpu.pci_bus_id] = events
             except GpuLost as error:
                 self._session.lost(device, error)
 
-    def _bus_id(self, handle: t.Any) -> str | None:
-        """Which GPU an event is of. A lost one cannot be asked, but NVML's handles are pointers to compare."""
-        address = ctypes.cast(handle, ctypes.c_void_p).value
-        for device in self._session.devices:
-            if ctypes.cast(device.handle, ctypes.c_void_p).value == address:
-                return device.gpu.pci_bus_id
-        return None
+
+def _drain(events: t.Any) -> t.Iterator[int]:
+    """Yield the codes that wait in an event set."""
+    while True:
+        try:
+            event = pynvml.nvmlEventSetWait_v2(events, 0)
+        except pynvml.NVMLError as error:
+            if error.value == pynvml.NVML_ERROR_TIMEOUT or error.value in _LOST:
+                return
+            raise
+        if event.eventType == pynvml.nvmlEventTypeXidCriticalError:
+            yield int(event.eventData)

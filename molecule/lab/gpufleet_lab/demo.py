@@ -54,6 +54,10 @@ def show(lab: Lab, master: str, patience: float) -> None:
         ("HOST", "SERVICE", "VERSION", "TARGET", "SCRAPED IN", "ADDRESS"),
         ((t.host, t.service, versions.get(t.key, "?"), t.health, _milliseconds(t.seconds), t.address) for t in targets),
     )
+    gpus = list(prometheus.gpus())
+    if gpus:
+        print("\nThe GPUs of these hosts are simulated: stand-ins for NVIDIA's libraries say what such cards would.")
+        _print_table(("HOST", "GPU", "MODEL", "STATE", "VRAM", "HOTSPOT", "POWER", "HELD BY"), gpus)
     print(f"\nPrometheus: {prometheus.url}/targets")
     print(f"  from elsewhere: ssh -L {PORT}:{lab.host(master).address}:{PORT} <this machine>, then localhost:{PORT}")
     print(f"A host:     python3 molecule/lab/lab.py ssh {lab.name} {targets[0].host}")
@@ -82,11 +86,34 @@ class Prometheus:
 
     def versions(self) -> dict[tuple[str, str], str]:
         """Return the version that each target says it is."""
-        series = self._get("query", query='{__name__=~".+_build_info"}')["result"]
+        series = self._series('{__name__=~".+_build_info"}')
         labels = (one["metric"] for one in series)
         # A program tells its libraries' builds, too: its own bears the job's name.
         own = (one for one in labels if one["__name__"] == f"{one['job']}_build_info")
         return {(one["instance"], one["job"]): one.get("version", "?") for one in own}
+
+    def gpus(self) -> Iterator[tuple[str, ...]]:
+        """Return what is known of each GPU: host, index, model, state, temperatures, power and users."""
+        units = {"DCGM_FI_DEV_VRAM_TEMP": "°C", "DCGM_FI_DEV_HOT_SPOT_TEMP": "°C", "gpu_power_watts": "W"}
+        readings = {name: self._by_gpu(name) for name in units}
+        users: dict[tuple[str, str], set[str]] = {}
+        for one in self._series("ds01_gpu_allocated"):
+            gpu = one["metric"]["gpu_slot"].partition(".")[0]
+            users.setdefault((one["metric"]["instance"], gpu), set()).add(one["metric"]["user"])
+        cards = [one["metric"] for one in self._series("gpu_state_info")]
+        for labels in sorted(cards, key=lambda card: (card["instance"], card["pci_bus_id"])):
+            key = (labels["instance"], labels.get("gpu", ""))
+            cells = [f"{by[key]:.0f} {units[name]}" if key in by else "-" for name, by in readings.items()]
+            held = ", ".join(sorted(users.get(key, ()))) or "-"
+            yield (*key, labels.get("modelName", "?"), labels["state"], *cells, held)
+
+    def _by_gpu(self, name: str) -> dict[tuple[str, str], float]:
+        series = self._series(name)
+        return {(one["metric"]["instance"], one["metric"].get("gpu", "")): float(one["value"][1]) for one in series}
+
+    def _series(self, expression: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._get("query", query=expression)["result"]
+        return found
 
     def _get(self, what: str, **query: str) -> Any:
         url = f"{self.url}/api/v1/{what}?{urllib.parse.urlencode(query)}"
