@@ -46,6 +46,7 @@ def host(tmp_path):
     passwd.write_text("root:x:0:0:root:/root:/bin/bash\nalice:x:1001:1001::/home/alice:/bin/bash\n")
     settings = config.AllocationsSection(docker_socket=daemon.path, state_file=str(tmp_path / "gpu-state.json"))
     settings.docker_timeout = 0.5
+    settings.docker_timeout = 1.0
     store = Store("host")
     host = SimpleNamespace(daemon=daemon, settings=settings, store=store, path=tmp_path, processes=[], collector=None)
     whole = config.Config(allocations=settings)
@@ -267,20 +268,20 @@ def test_one_container_that_cannot_be_read_hides_no_other(host):
         assert held(out) == [("1", "good")]
         assert [failure.split(":")[0] for failure in out.failures] == [f"container bad{n}" for n in range(3)]
         assert rows(out, "ds01_user_containers_count")["u",] == 3  # the list tells that much
-    assert time.monotonic() - began < 0.4  # the one that hangs is not asked each time
+    assert time.monotonic() - began < 0.9  # the one that hangs is not asked each time
 
 
 def test_docker_never_takes_the_collectors_whole_deadline(host):
-    host.settings.deadline = 1.0
+    host.settings.deadline = 2.0
     for number in range(5):
         key = host.daemon.add(f"slow{number}", requests=[request([H100])])
         host.daemon.behave[f"/containers/{key}/json"] = lambda connection, good: (
-            time.sleep(0.25),
+            time.sleep(0.4),
             connection.sendall(good),
         )
     began = time.monotonic()
     out = host.collect()
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 2.0
     assert "not inspected yet" in out.failures[-1]
     for _ in range(5):
         out = host.collect()

@@ -1,6 +1,6 @@
 """Events of the last 24 hours by type, exactly.
 
-For each type two arrays hold the seconds in which events were, and how many: 8 bytes for each such second, however
+For each type two arrays hold the seconds in which events were, and how many: 12 bytes for each such second, however
 many events it has, and never more than 49 hours of them. So the count is exact to the second, which is what the log's
 timestamps give, while a list of events would have no bound.
 """
@@ -19,8 +19,8 @@ KEPT = SECONDS + 3600
 """Seconds that are kept, so that a clock that is set back a little finds what it has left."""
 AHEAD = 86400
 """Seconds that an event may be in the future. It counts when its time has come; beyond that its clock was wrong."""
-LARGEST = 2_000_000
-"""Seconds with events, over all types: 16 MB."""
+LARGEST = 1_000_000
+"""Seconds with events, over all types: 12 MB."""
 _REFUSED_LIMIT = 1000
 
 
