@@ -169,7 +169,8 @@ def test_everything_has_a_user_and_an_interface(name, labels, parent):
 def test_passwd_gives_names_of_its_own(lines):
     for number, name in users.parse_passwd(lines).items():
         fields = [line.rstrip("\n").split(":") for line in lines]
-        assert any(words[0] == name and int(words[2]) == number for words in fields if len(words) == 7)
+        named = [words[2] for words in fields if len(words) == 7 and words[0] == name]
+        assert any(digits.isdigit() and int(digits) == number for digits in named)
 
 
 def test_passwd_is_read_again_when_it_has_changed(tmp_path):
