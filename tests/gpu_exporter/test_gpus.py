@@ -137,7 +137,7 @@ def test_a_machine_without_gpus_says_so_and_is_well(exporter):
 
 
 def test_prometheus_own_linter_finds_nothing_but_inherited_names(scrape, tmp_path):
-    """Names, labels and units of DCGM, dc-exporter and DS01 are promised; of our own names the linter has to approve."""
+    """Names and units of DCGM, dc-exporter and DS01 are promised; of our own names the linter has to approve."""
     text = scrape("rtx4090", "a100").text
     archive = next(Path(mirror.path()).rglob("prometheus-*.tar.gz"))
     subprocess.run(["tar", "-xzf", archive, "-C", tmp_path, "--strip-components=1"], check=True)

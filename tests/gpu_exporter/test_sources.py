@@ -13,7 +13,7 @@ from gpufleet_lab.gpu import Machine
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "unit/gpu_exporter"))
 
-from docker_daemon import Daemon, half, hangs, request, says  # noqa: E402
+from docker_daemon import Daemon, half, hangs, request, says
 
 LISTING = "/containers/json?all=1"
 
