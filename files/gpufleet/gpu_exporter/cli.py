@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import subprocess
 import sys
@@ -58,6 +59,8 @@ def _serve(path: str, settings: config.Config) -> int:
         where = f"{settings.server.address or '*'}:{settings.server.port}"
         print(f"gpu-exporter: cannot listen on {where}: {error.strerror}", file=sys.stderr)
         return 1
+    gc.collect()
+    gc.freeze()  # what is loaded now stays, and is not looked at again for garbage
     threading.Thread(target=http.serve_forever, daemon=True).start()
     log(f"gpu-exporter {__version__} listens on {settings.server.address or '*'}:{settings.server.port}")
     supervisor.run()

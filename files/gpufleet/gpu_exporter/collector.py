@@ -45,6 +45,19 @@ class Readings:
         if value is not None:
             self.families.setdefault(family.name, []).append([value, *labels])
 
+    def again(self, families: t.Mapping[str, list[list[t.Any]]]) -> None:
+        """Add families as they were in an earlier reading."""
+        self.families.update(families)
+
+    def bound(self, limit: int) -> None:
+        """Keep so many series and count the others as dropped."""
+        left = limit
+        for name, rows in self.families.items():
+            self.dropped += max(0, len(rows) - left)
+            self.families[name] = rows[:left]
+            left -= len(self.families[name])
+        self.families = {name: rows for name, rows in self.families.items() if rows}
+
     def failed(self, subject: str, error: object) -> None:
         """Say that a part of the reading failed while the rest goes on."""
         self.failures.append(f"{subject}: {error}")

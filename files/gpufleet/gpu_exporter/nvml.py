@@ -19,6 +19,9 @@ from .pci import sysfs_bus_id
 
 T = t.TypeVar("T")
 
+_ANSWER_SECONDS = 0.5
+"""How long an answer counts as that of this moment, for collectors that ask the same one after the other."""
+
 REINIT_SECONDS = 60.0
 """NVML lists GPUs when it is initialised. While one is missing it is initialised again this often."""
 
@@ -63,13 +66,28 @@ class Device:
 
     gpu: Gpu
     handle: t.Any
+    _answers: dict[t.Any, tuple[float, t.Any]] = dataclasses.field(default_factory=dict)
+    _facts: dict[t.Any, t.Any] = dataclasses.field(default_factory=dict)
 
     def ask(self, function: t.Callable[..., T], *args: t.Any) -> T | None:
         """Call an NVML function on this device; None where card or driver do not know the value.
 
+        Collectors that run one after the other share an answer: it spares the driver, and their families agree.
         Raises GpuLost, NvmlDown, pynvml.NVMLError.
         """
-        return ask(function, self.handle, *args)
+        question, now = (function, *args), time.monotonic()
+        asked, answer = self._answers.get(question, (-_ANSWER_SECONDS, None))
+        if now - asked >= _ANSWER_SECONDS:
+            answer = ask(function, self.handle, *args)
+            self._answers[question] = (now, answer)
+        return t.cast("T | None", answer)
+
+    def know(self, function: t.Callable[..., T], *args: t.Any) -> T | None:
+        """Ask once for a fact of the card that does not change while NVML is initialised."""
+        question = (function, *args)
+        if question not in self._facts:
+            self._facts[question] = self.ask(function, *args)
+        return t.cast("T | None", self._facts[question])
 
 
 def ask(function: t.Callable[..., T], *args: t.Any) -> T | None:
@@ -275,7 +293,7 @@ def field_value(device: Device, field: int) -> int | None:
 
     Raises GpuLost, NvmlDown, pynvml.NVMLError.
     """
-    values = device.ask(pynvml.nvmlDeviceGetFieldValues, [field])
+    values = device.ask(pynvml.nvmlDeviceGetFieldValues, (field,))
     if values is None:
         return None
     if values[0].nvmlReturn != pynvml.NVML_SUCCESS:
@@ -321,7 +339,7 @@ class XidEvents:
         for device in self._session.devices:
             events = pynvml.nvmlEventSetCreate()
             try:
-                device.ask(pynvml.nvmlDeviceRegisterEvents, pynvml.nvmlEventTypeXidCriticalError, events)
+                ask(pynvml.nvmlDeviceRegisterEvents, device.handle, pynvml.nvmlEventTypeXidCriticalError, events)
                 self._sets[device.gpu.pci_bus_id] = events
             except GpuLost as error:
                 self._session.lost(device, error)

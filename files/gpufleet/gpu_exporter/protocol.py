@@ -31,8 +31,8 @@ class Report(t.NamedTuple):
     collector: str
     begins: bool
     seconds: float = 0.0
-    families: dict[str, list[list[t.Any]]] | None = None
-    """Family to rows of value and label values."""
+    families: t.Mapping[str, list[list[t.Any]] | None] | None = None
+    """Family to rows of value and label values; to None when they are as in the report before of this sampler."""
     failures: t.Sequence[str] = ()
     """Parts that failed."""
     dropped: int = 0

@@ -42,7 +42,7 @@ def main() -> int:
         _Lane(context, [collector for collector in active if LANES[collector.name] == lane], reports, order)
         for lane in dict.fromkeys(LANES[collector.name] for collector in active)
     ]
-    _return_memory()
+    _settle()
     for lane in lanes:
         lane.start()
     if order.once:
@@ -53,9 +53,13 @@ def main() -> int:
     os._exit(0)  # a lane may be held by the driver
 
 
-def _return_memory() -> None:
-    """Compiling the NVML binding out of a zipapp leaves 10 MiB that will not be needed again."""
+def _settle() -> None:
+    """What is loaded now stays: it is not looked at again for garbage, and what loading it took is given back.
+
+    Compiling the NVML binding out of a zipapp leaves 10 MiB.
+    """
     gc.collect()
+    gc.freeze()
     with contextlib.suppress(AttributeError):  # a C library other than glibc
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -93,6 +97,8 @@ class _Lane(threading.Thread):
         self._reports = reports
         self._once = order.once
         self._delay = order.suspended.get(self.name, 0.0)
+        self._reported: dict[str, dict[str, list[list[t.Any]]]] = {}
+        """Collector to the families of its last good reading."""
 
     def run(self) -> None:
         """Read until the process ends."""
@@ -134,7 +140,14 @@ class _Lane(threading.Thread):
             traceback.print_exc()
             error = f"{type(failure).__name__}: {failure}"
         seconds = time.monotonic() - began
-        report = protocol.Report(
-            collector.name, False, seconds, out.families, out.failures, out.dropped, error, collector.state()
+        out.bound(self._context.config.server.series_limit)
+        families = None if error else self._news(collector.name, out.families)
+        state = collector.state()
+        self._reports.send(
+            protocol.Report(collector.name, False, seconds, families, out.failures, out.dropped, error, state)
         )
-        self._reports.send(report)
+
+    def _news(self, collector: str, families: dict[str, list[list[t.Any]]]) -> dict[str, list[list[t.Any]] | None]:
+        """Leave out what has not changed: most of what a GPU says is the same each time."""
+        before, self._reported[collector] = self._reported.get(collector, {}), families
+        return {name: None if rows == before.get(name) else rows for name, rows in families.items()}

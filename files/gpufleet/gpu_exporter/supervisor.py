@@ -27,7 +27,8 @@ _SHORT_LIFE = 10.0
 class Reading:
     """The last words of one collector."""
 
-    text: bytes = b""
+    texts: t.Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+    """Family to its lines."""
     taken: float = 0.0
     """By the monotonic clock; 0 for never."""
     taken_at: float = 0.0
@@ -37,8 +38,6 @@ class Reading:
     failures: int = 0
     partial_failures: int = 0
     dropped: int = 0
-    families: t.Any = None
-    """What ``text`` was made of: readings that did not change are not rendered again."""
 
 
 class Readings:
@@ -56,11 +55,12 @@ class Readings:
         after = dataclasses.replace(before, seconds=report.seconds, error=report.error)
         after.partial_failures += len(report.failures)
         if report.error is None:
-            rows, after.dropped = _bounded(report.families or {}, self._config.server.series_limit)
-            after.dropped += report.dropped
+            after.dropped = report.dropped
             after.taken, after.taken_at = time.monotonic(), time.time()
-            if rows != before.families or before.error is not None:
-                after.families, after.text = rows, exposition.render(rows)
+            after.texts = {
+                name: before.texts[name] if rows is None else exposition.render({name: rows})
+                for name, rows in (report.families or {}).items()
+            }
         else:
             after.failures += 1
         with self._lock:
@@ -75,7 +75,7 @@ class Readings:
         """Yield what may be served now."""
         for name, reading in self.all().items():
             if self.is_fresh(name, reading):
-                yield reading.text
+                yield from reading.texts.values()
 
     def is_fresh(self, collector: str, reading: Reading) -> bool:
         """Whether there is a good reading that is not too old."""
@@ -85,20 +85,6 @@ class Readings:
         """Return each collector's last words."""
         with self._lock:
             return dict(self._by_collector)
-
-
-def _bounded(families: dict[str, list[list[t.Any]]], limit: int) -> tuple[dict[str, list[list[t.Any]]], int]:
-    """Return at most ``limit`` series, and how many had to go."""
-    total = sum(map(len, families.values()))
-    if total <= limit:
-        return families, 0
-    kept: dict[str, list[list[t.Any]]] = {}
-    left = limit
-    for name, rows in families.items():
-        if left > 0:
-            kept[name] = rows[:left]
-            left -= len(kept[name])
-    return kept, total - limit
 
 
 def _change(collector: str, before: Reading, after: Reading) -> str | None:
@@ -213,7 +199,7 @@ class Supervisor:
 
     def _watch(self, sampler: _Sampler) -> str:
         """Wait until the sampler ends or has to. Returns the reason."""
-        while not sampler.ended.wait(min(0.5, self._shortest_deadline() / 4)):
+        while not sampler.ended.wait(self._shortest_deadline() / 10):
             late = self._late(sampler)
             if late is not None:
                 self._give_up(sampler, late)

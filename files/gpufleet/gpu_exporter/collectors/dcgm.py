@@ -104,7 +104,7 @@ def _clocks(device: Device, labels: Labels, out: Readings) -> None:
 
 
 def _fan(device: Device, labels: Labels, out: Readings) -> None:
-    fans = range(device.ask(pynvml.nvmlDeviceGetNumFans) or 0)
+    fans = range(device.know(pynvml.nvmlDeviceGetNumFans) or 0)
     speeds = [device.ask(pynvml.nvmlDeviceGetFanSpeed_v2, fan) for fan in fans]
     out.add(metrics.FAN_SPEED, max((speed for speed in speeds if speed is not None), default=None), *labels)
 

@@ -175,12 +175,12 @@ class GpuCollector:
 
 def _limits(device: Device, labels: Labels, out: Readings) -> None:
     for limit, threshold in _LIMITS.items():
-        celsius = device.ask(pynvml.nvmlDeviceGetTemperatureThreshold, threshold)
+        celsius = device.know(pynvml.nvmlDeviceGetTemperatureThreshold, threshold)
         out.add(metrics.TEMPERATURE_LIMIT, plausible(celsius), *labels, limit)
 
 
 def _fans(device: Device, labels: Labels, out: Readings) -> None:
-    for fan in range(device.ask(pynvml.nvmlDeviceGetNumFans) or 0):
+    for fan in range(device.know(pynvml.nvmlDeviceGetNumFans) or 0):
         percent = device.ask(pynvml.nvmlDeviceGetFanSpeed_v2, fan)
         out.add(metrics.FAN_SPEED_RATIO, _scaled(percent, 100), *labels, str(fan))
 
@@ -188,7 +188,7 @@ def _fans(device: Device, labels: Labels, out: Readings) -> None:
 def _power(device: Device, labels: Labels, out: Readings) -> None:
     out.add(metrics.POWER, _scaled(device.ask(pynvml.nvmlDeviceGetPowerUsage), 1000), *labels)
     out.add(metrics.POWER_LIMIT, _scaled(device.ask(pynvml.nvmlDeviceGetEnforcedPowerLimit), 1000), *labels)
-    default = device.ask(pynvml.nvmlDeviceGetPowerManagementDefaultLimit)
+    default = device.know(pynvml.nvmlDeviceGetPowerManagementDefaultLimit)
     out.add(metrics.POWER_DEFAULT_LIMIT, _scaled(default, 1000), *labels)
 
 
@@ -223,9 +223,9 @@ def _pages(device: Device, labels: Labels, out: Readings) -> None:
 
 def _link(device: Device, labels: Labels, out: Readings) -> None:
     out.add(metrics.PCIE_GENERATION, device.ask(pynvml.nvmlDeviceGetCurrPcieLinkGeneration), *labels)
-    out.add(metrics.PCIE_GENERATION_MAX, device.ask(pynvml.nvmlDeviceGetMaxPcieLinkGeneration), *labels)
+    out.add(metrics.PCIE_GENERATION_MAX, device.know(pynvml.nvmlDeviceGetMaxPcieLinkGeneration), *labels)
     out.add(metrics.PCIE_WIDTH, device.ask(pynvml.nvmlDeviceGetCurrPcieLinkWidth), *labels)
-    out.add(metrics.PCIE_WIDTH_MAX, device.ask(pynvml.nvmlDeviceGetMaxPcieLinkWidth), *labels)
+    out.add(metrics.PCIE_WIDTH_MAX, device.know(pynvml.nvmlDeviceGetMaxPcieLinkWidth), *labels)
 
 
 def _replays(device: Device, labels: Labels, out: Readings) -> None:

@@ -43,12 +43,15 @@ class Tally:
         self.counts: dict[str, dict[tuple[str, int], int]] = {"nvml": {}, "log": {}}
         self.last: dict[tuple[str, int], float] = {}
         self.newest: dict[str, int] = {}
+        self.errors = 0
+        """Grows with each error."""
 
     def saw(self, source: str, bus_id: str, code: int) -> None:
         """Count one error."""
         counts, before = self.counts[source], self.count(bus_id, code)
         counts[bus_id, code] = counts.get((bus_id, code), 0) + 1
         if self.count(bus_id, code) > before:  # else the other source told of it already
+            self.errors += 1
             self.last[bus_id, code] = time.time()
             self.newest[bus_id] = code
 
@@ -73,6 +76,7 @@ class Tally:
 
     def restore(self, state: State) -> None:
         """Count on."""
+        self.errors += 1
         for source, rows in state["counts"].items():
             self.counts[source] = {(bus_id, code): count for bus_id, code, count in rows}
         self.last = {(bus_id, code): when for bus_id, code, when in state["last"]}
@@ -132,6 +136,8 @@ class XidCollector:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._tally = Tally()
+        self._said: dict[str, list[list[t.Any]]] = {}
+        self._said_of: t.Any = None
         self._log = KernelLog(context.config.xid.kernel_log_path) if context.config.xid.kernel_log else None
 
     def collect(self, out: Readings) -> None:
@@ -161,11 +167,19 @@ class XidCollector:
             self._log.sequence = state["sequence"]
 
     def _report(self, out: Readings) -> None:
+        """Say again what was said before as long as nothing has happened: errors are rare, and codes are many."""
         store = self._context.inventory
-        for gpu in store.current.gpus:
-            labels = store.labels(gpu)
-            for code in sorted({*KNOWN_CODES, *self._tally.codes(gpu.pci_bus_id)}):
-                out.add(metrics.XID_EVENTS, self._tally.count(gpu.pci_bus_id, code), *labels, str(code))
-                out.add(metrics.XID_LAST, self._tally.last.get((gpu.pci_bus_id, code)), *labels, str(code))
+        gpus = [(gpu.pci_bus_id, store.labels(gpu)) for gpu in store.current.gpus]
+        if self._said_of != (gpus, self._tally.errors):
+            said = Readings()
+            self._count(gpus, said)
+            self._said, self._said_of = said.families, (gpus, self._tally.errors)
+        out.again(self._said)
+
+    def _count(self, gpus: t.Sequence[tuple[str, tuple[str, ...]]], out: Readings) -> None:
+        for bus_id, labels in gpus:
+            for code in sorted({*KNOWN_CODES, *self._tally.codes(bus_id)}):
+                out.add(metrics.XID_EVENTS, self._tally.count(bus_id, code), *labels, str(code))
+                out.add(metrics.XID_LAST, self._tally.last.get((bus_id, code)), *labels, str(code))
             if self._context.config.dcgm.enabled:
-                out.add(metrics.XID_ERRORS, self._tally.newest.get(gpu.pci_bus_id, 0), *labels)
+                out.add(metrics.XID_ERRORS, self._tally.newest.get(bus_id, 0), *labels)
