@@ -97,6 +97,18 @@ def test_docker_that_is_down_or_hangs_is_said_and_hides_no_gpu(value, sh):
     assert eventually(lambda: value('count(ds01_gpu_allocated{instance="gpu1"})') == 3, 30)
 
 
+def test_docker_that_may_not_be_asked_is_said(value, sh):
+    sh("gpu1", "chgrp root /run/docker.sock")
+    try:
+        up = 'gpu_exporter_collector_up{instance="gpu1", collector="%s"}'
+        assert eventually(lambda: value(up % "allocations") == 0, 30)
+        assert value(up % "gpu") == 1
+        assert "ermission denied" in sh("gpu1", "journalctl -u gpu_exporter -n 20 -o cat")
+    finally:
+        sh("gpu1", "chgrp docker /run/docker.sock")
+    assert eventually(lambda: value('count(ds01_gpu_allocated{instance="gpu1"})') == 3)
+
+
 def test_a_job_without_a_container_is_its_users(prometheus, gpus, sh):
     sh("gpu3", "id carol >/dev/null 2>&1 || useradd carol; systemd-run --quiet --uid carol --unit job sleep 1000")
     try:
