@@ -18,7 +18,8 @@ HEAD = """\
 # Variables
 
 Written by `docs/variables.py` from the roles' `meta/argument_specs.yml` and `defaults/main.yml`; the defaults say more
-about why. A misspelt variable is an error before anything changes.
+about why. A name that is nearly one of these is an error before anything changes; any other one that begins like them
+is a warning, since it may be your own.
 
 Set them where they hold: in `group_vars/all.yml`, `group_vars/<group>.yml`, or at the host in `hosts.yml`.
 """

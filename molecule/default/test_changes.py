@@ -84,6 +84,30 @@ def test_rules_and_settings_go_live_by_reload_and_rules_of_others_stay(fleet, in
         sh("master1", "rm /etc/prometheus/rules/byhand.yml")
 
 
+def test_a_secret_that_is_new_and_a_proxy_with_a_path(fleet, inventory, prometheus, sh):
+    """promtool looks for credentials before systemd has handed them out, and a path in the URL would move every page."""
+    scrape = {
+        "job_name": "secured",
+        "authorization": {"credentials_file": "/run/credentials/prometheus.service/token"},
+        "static_configs": [{"targets": ["127.0.0.1:9"]}],
+    }
+    path = inventory(
+        WORKERS,
+        **master_with(
+            prometheus_secrets={"token": "hunter2"},
+            prometheus_extra_scrape_configs=[scrape],
+            prometheus_external_url="https://mon.example.org/prometheus/",
+        ),
+    )
+    done = run_playbook("monitoring_master", "--tags", "prometheus", "--diff", inventory=path)
+    assert done.rc == 0, done.messages()
+    assert "hunter2" not in done.stdout
+    assert eventually(lambda: ("secured", "127.0.0.1:9") in prometheus.targets())
+    assert eventually(lambda: ("prometheus", "master1") in prometheus.targets())
+    assert eventually(lambda: prometheus.targets()["prometheus", "master1"]["health"] == "up")
+    assert sh("master1", "stat -c %a /etc/prometheus/secrets/token") == "600"
+
+
 def test_prometheus_goes_up_a_major_version_and_keeps_its_data(lab, fleet, inventory, prometheus, sh):
     def install(version):
         path = inventory(WORKERS, **master_with(prometheus_version=version))

@@ -31,10 +31,10 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         args = dict(self._task.args)
         result = self._call(args, task_vars)
-        wanted = result.pop("wants_archive", None)
-        if wanted is None:
+        architecture = result.pop("wants_archive", None)
+        if architecture is None:
             return result
-        archive, sha256 = _cached(releases.Release(**wanted))
+        archive, sha256 = _cached(_release(args, architecture))
         shell = self._connection._shell
         if shell.tmpdir is None:  # a pipelined module needs none
             self._make_tmp_path()
@@ -49,6 +49,17 @@ class ActionModule(ActionBase):
         return t.cast("dict[str, t.Any]", self._execute_module(module_name=MODULE, module_args=args, task_vars=quiet))
 
 
+def _release(args: dict[str, t.Any], architecture: t.Any) -> releases.Release:
+    """What the task describes. A host says its architecture and no more: it may be anybody's by now."""
+    described = args.get("release") or {}
+    if described.get("delivery") != "controller" or architecture not in releases.ARCHITECTURES.values():
+        raise AnsibleActionFail(f"the host asks for a release that the task does not hand over ({architecture!r})")
+    try:
+        return releases.from_params(described, architecture)
+    except releases.ReleaseError as error:
+        raise AnsibleActionFail(str(error)) from error
+
+
 def _cached(release: releases.Release) -> tuple[Path, str]:
     """Return the archive from the controller's cache, and its SHA-256; the first host that asks fetches it."""
     directory = _cache() / hashlib.sha256(release.url.encode()).hexdigest()[:16]
@@ -60,7 +71,7 @@ def _cached(release: releases.Release) -> tuple[Path, str]:
             sha256 = known.read_text() if known.exists() and archive.exists() else None
             if sha256 and release.sha256 in (None, sha256) and releases.sha256_of(archive) == sha256:
                 return archive, sha256
-            archive, sha256 = releases.fetch(release, directory)
+            archive, sha256 = releases.fetch(release, directory, local=True)
             known.write_text(sha256)
             return archive, sha256
     except (releases.ReleaseError, OSError) as error:

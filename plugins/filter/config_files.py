@@ -27,6 +27,11 @@ options:
     description: Added to every name.
     type: str
     default: ""
+  pattern:
+    description:
+      - Regular expression that every name has to match, for directories in which others would silently be ignored.
+    type: str
+    default: ""
   secret:
     description: Whether the content must not appear in output, diffs and logs.
     type: bool
@@ -53,6 +58,7 @@ _value:
 """
 
 import json
+import re
 import typing as t
 
 from ansible.errors import AnsibleFilterError
@@ -61,7 +67,7 @@ Pairs = t.Union[t.Mapping[str, t.Any], t.Iterable[tuple[str, t.Any]]]
 
 
 def config_files(
-    contents: Pairs, directory: str, suffix: str = "", secret: bool = False, **attributes: str
+    contents: Pairs, directory: str, suffix: str = "", pattern: str = "", secret: bool = False, **attributes: str
 ) -> list[dict[str, str]]:
     """Return one entry of native_service's ``files`` for each name and content."""
     pairs = list(contents.items() if isinstance(contents, t.Mapping) else contents)
@@ -70,6 +76,9 @@ def config_files(
     if twice:
         path = f"{directory}/{twice[0]}{suffix}"
         raise AnsibleFilterError(f"several files would become {path}: rename all but one of them")
+    for name in names:
+        if not re.search(pattern, name):
+            raise AnsibleFilterError(f"{directory}/{name} would never be read: rename the file, to match {pattern}")
     key = "secret_content" if secret else "content"
     return [{"path": f"{directory}/{name}{suffix}", key: _text(content), **attributes} for name, content in pairs]
 

@@ -83,6 +83,11 @@ class Job:
         return self.name.replace("-", "_") + "_port"
 
     @property
+    def state_variable(self) -> str:
+        """The host variable, of the service's own role, that says whether it runs there."""
+        return self.name.replace("-", "_") + "_state"
+
+    @property
     def bind_variable(self) -> str:
         """The host variable, of the service's own role, that says where it listens."""
         return self.name.replace("-", "_") + "_bind_address"
@@ -242,6 +247,8 @@ def _read_host(reader: _Reader, is_master: bool, jobs: Sequence[Job], exporters:
     for job in jobs:
         port = reader.get(job.port_variable, _as_port, job.port)
         bind_address = reader.get(job.bind_variable, _as_bind_address, job.bind_address)
+        if reader.get(job.state_variable, _plain, "started") != "started":
+            continue
         # What is unsound has been noted; to go on with it would only add faults that follow from it.
         if (not job.exporter or job.name in chosen) and None not in (address, ansible_address, port, bind_address):
             endpoints[job.name] = Endpoint(port, bind_address)
@@ -383,7 +390,7 @@ def _check_groups(groups: Groups, source: str, faults: Faults) -> None:
 def _check_names(hosts: Iterable[Host], table: Sequence[Job], specs: Mapping[str, t.Any], faults: Faults) -> list[str]:
     """Look for misspelt variables; return warnings about those that may well be the user's own."""
     known = {name for spec in specs.values() for name in _options(spec)}
-    known.update(name for job in table for name in (job.port_variable, job.bind_variable))
+    known.update(name for job in table for name in (job.port_variable, job.bind_variable, job.state_variable))
     prefixes = ["gpufleet_", *(f"{role}_" for role in specs)]
     unknown: dict[str, list[str]] = {}
     for host in hosts:

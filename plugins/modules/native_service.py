@@ -50,12 +50,16 @@ options:
     type: dict
     suboptions:
       version:
-        description: Version, which also names the directory.
+        description:
+          - Version, which also names the directory.
+          - It is the release's identity, together with O(release.sha256) where that is given. Another O(release.url)
+            alone installs nothing.
         type: str
         required: true
       url:
         description:
           - Where the archive is. C({arch}) stands for V(amd64) or V(arm64), as the host is.
+          - With O(release.delivery=controller), C(file://) is a file on the controller.
           - A name that ends in C(.tar.gz), C(.tgz), C(.tar.xz), C(.tar) or C(.zip) is unpacked, without its one
             top directory. Anything else is a program in a single file.
         type: str
@@ -342,7 +346,8 @@ def _run(module: AnsibleModule) -> dict[str, t.Any]:
         if plan.changes and not plan.install:
             host.check_files(plan)
     elif plan.install and module.params["release"]["delivery"] == "controller" and not archive:
-        return {"changed": False, "wants_archive": _archive_wanted(want)}
+        # Which one, and from where, is for the controller to say: it must not fetch what a host tells it to.
+        return {"changed": False, "wants_archive": releases.architecture()}
     elif plan.changes:
         plan, have = bring(host, Path(archive) if archive else None)
     return _result(module, host, plan, have)
@@ -358,12 +363,6 @@ def _runner(module: AnsibleModule) -> Run:
             return 127, "", f"{words[0]}: {error.strerror}"
 
     return run
-
-
-def _archive_wanted(want: Service) -> dict[str, t.Any]:
-    """What the action plugin has to fetch for this host."""
-    assert want.release is not None
-    return dict(want.release._asdict())
 
 
 def _result(module: AnsibleModule, host: ServiceHost, plan: Plan, have: Host) -> dict[str, t.Any]:

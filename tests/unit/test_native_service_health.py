@@ -48,10 +48,44 @@ def wait(systemd, url=None, command=(), timeout=1.0, run=None):
 
 
 def test_the_kernel_tells_who_listens(port):
-    owner = healths.listener(port)
-    assert owner is not None
+    (owner,) = healths.listeners("127.0.0.1", port)
     assert owner.pid == os.getpid()
-    assert healths.listener(1) is None
+    assert healths.listeners("127.0.0.1", 1) == []
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::"])
+def test_who_has_all_addresses_answers_on_each(address):
+    with socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET) as server:
+        (owner,) = healths.listeners("127.0.0.1" if "." in address else "::1", server.getsockname()[1])
+        assert owner.pid == os.getpid()
+
+
+def test_a_stranger_on_another_address_of_the_port_does_no_harm(port):
+    """docker-proxy may have 127.0.0.1 of a port, and an exporter the address of the private network."""
+    with socket.create_server(("127.0.0.2", port)):
+        assert len(healths.listeners("127.0.0.2", port)) == 1
+    assert healths.listeners("127.0.0.2", port) == []
+
+
+def died(restarts):
+    return UnitState("activating", "auto-restart", "enabled", "exit-code", restarts)
+
+
+@pytest.mark.parametrize(
+    ("states", "well"),
+    [
+        ([RUNNING], True),
+        ([RUNNING, UnitState("activating", "start", "enabled", "success", 0), RUNNING], True),
+        # It dies 0.3 s after each start, and happens to run when it is looked at.
+        ([RUNNING, RUNNING, RUNNING._replace(restarts=1)], False),
+        ([RUNNING, died(1), RUNNING._replace(restarts=1)], False),
+        ([RUNNING, UnitState("failed", "failed", "enabled", "exit-code", 0)], False),
+    ],
+)
+def test_without_a_health_check_a_service_has_to_stay_up(monkeypatch, states, well):
+    monkeypatch.setattr(healths, "SETTLE", 0)
+    reason = healths.wait(None, FakeSystemd(*states), "demo.service", lambda _words: (0, "", ""))
+    assert (reason is None) == well, reason
 
 
 def test_an_answer_of_another_program_is_not_the_services(port):

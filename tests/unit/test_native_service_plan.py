@@ -107,6 +107,14 @@ def test_two_releases_stay_and_a_third_goes():
     assert make_plan(want, have).prune == ("1.0",)
 
 
+def test_what_ran_before_a_cut_run_is_kept_to_go_back_to():
+    """3.0 was being installed over 2.0 when the run was cut, behind the switch: 2.0 is what last ran, not 1.0."""
+    releases = {**CONVERGED.releases, "3.0": Installed("3.0", "c" * 64, True)}
+    have = CONVERGED._replace(releases=releases, current="3.0", unfinished=True, ran="2.0")
+    assert make_plan(WANT._replace(release=RELEASE._replace(version="3.0")), have).prune == ("1.0",)
+    assert have.previous_to("3.0") == "2.0"
+
+
 def test_a_damaged_release_is_installed_anew():
     have = CONVERGED._replace(releases={"2.0": Installed("2.0", "b" * 64, False)})
     assert make_plan(WANT, have).install
@@ -163,6 +171,15 @@ def test_secrets_do_not_show_in_the_diff():
     assert "hunter2" not in str(diff(make_plan(want, have), want, have))
     gone = WANT._replace(files=(UNIT_FILE,))
     assert "hunter2" not in str(diff(make_plan(gone, have), gone, have))
+
+
+def test_a_secret_that_goes_does_not_show_in_the_diff_whatever_its_mode():
+    have = CONVERGED._replace(
+        files={**CONVERGED.files, "/etc/demo/token": FileState(b"hunter2\n", 0o644, "root", "root")},
+        placed={**CONVERGED.placed, "/etc/demo/token": "restart"},
+        secrets=frozenset(["/etc/demo/token"]),
+    )
+    assert "hunter2" not in str(diff(make_plan(WANT, have), WANT, have))
 
 
 def test_the_diff_shows_the_release_and_the_text():

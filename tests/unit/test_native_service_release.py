@@ -303,3 +303,14 @@ def test_a_stranger_among_the_releases_is_no_release(tmp_path):
     Path(tmp_path, "1.0").mkdir()
     Path(tmp_path, "1.0", releases.RECORD).write_text("{}")
     assert releases.installed(tmp_path) == {}
+
+
+def test_a_file_url_is_the_controllers_own(tmp_path):
+    """A host that fetched one would install whatever lies there; a controller reads what the operator built."""
+    program = tmp_path / "tool"
+    program.write_bytes(b"#!/bin/sh\n")
+    release = releases.Release("1.0", f"file://{program}", releases.sha256_of(program), None)
+    with pytest.raises(releases.ReleaseError, match="URLs begin with http:// or https:// here"):
+        releases.fetch(release, tmp_path / "cache")
+    archive, _ = releases.fetch(release, tmp_path / "cache", local=True)
+    assert archive.read_bytes() == program.read_bytes()

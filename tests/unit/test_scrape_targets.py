@@ -89,6 +89,12 @@ def test_an_exporter_that_the_hosts_groups_do_not_call_for_is_no_target():
     assert find({}, masters)["dcgm"] == []
 
 
+@pytest.mark.parametrize("state", ["stopped", "absent"])
+def test_a_service_that_does_not_run_is_no_target(state):
+    found = find({"gpu1": {"node_exporter_state": state}, "gpu2": {"node_exporter_state": "started"}})
+    assert [entry["labels"]["instance"] for entry in found["node_exporter"]] == ["gpu2", "master1"]
+
+
 def test_json_has_one_line_a_target():
     """A host that comes or goes is then one line of --diff."""
     groups = {"gpu_workers": ["gpu1"], "monitoring_master": ["master1"]}

@@ -5,7 +5,10 @@
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import re
+import socket
+import sys
 import time
 import typing as t
 import urllib.error
@@ -21,6 +24,7 @@ TIMED_OUT = 124  # timeout(1) ended the command
 PROBE_TIMEOUT = 5  # seconds for one answer
 RESTARTS_TOLERATED = 1  # a service that dies twice within one health check will not come up
 SETTLE = 1  # seconds that a service without a health check has to stay up
+START = 30  # seconds that it may take to start
 
 
 class Health(t.NamedTuple):
@@ -33,11 +37,11 @@ class Health(t.NamedTuple):
 
 def wait(health: Health | None, systemd: Systemd, unit: str, run: Run) -> str | None:
     """Wait until ``unit`` works. Return None then, or the reason in words why it does not."""
-    if health is None:
-        time.sleep(SETTLE)
-    deadline = time.monotonic() + (health.timeout if health else SETTLE)
-    pause = 0.05
     before = systemd.show(unit).restarts  # a reload does not set systemd's count back
+    if health is None:
+        return _stays_up(systemd, unit, before)
+    deadline = time.monotonic() + health.timeout
+    pause = 0.05
     while True:
         reason, final = _look(health, systemd, unit, run, before)
         if reason is None or final or time.monotonic() > deadline:
@@ -46,9 +50,22 @@ def wait(health: Health | None, systemd: Systemd, unit: str, run: Run) -> str | 
         pause = min(pause * 1.5, 1)
 
 
-def _look(
-    health: Health | None, systemd: Systemd, unit: str, run: Run, restarts_before: int
-) -> tuple[str | None, bool]:
+def _stays_up(systemd: Systemd, unit: str, restarts_before: int) -> str | None:
+    """Without a health check, a service works that does not end for a while. It may take its time to start."""
+    deadline = time.monotonic() + START
+    while True:
+        begun = systemd.show(unit)
+        if begun.active in ("active", "failed") or begun.restarts > restarts_before or time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    time.sleep(SETTLE)
+    state = systemd.show(unit)
+    if state.active != "active":
+        return f"{unit} is {state.active} ({state.sub}, {state.result})"
+    return None if state.restarts == restarts_before else f"{unit} exits again and again"
+
+
+def _look(health: Health, systemd: Systemd, unit: str, run: Run, restarts_before: int) -> tuple[str | None, bool]:
     """Return the reason why ``unit`` is not well, or None, and whether waiting is in vain."""
     state = systemd.show(unit)
     if state.active == "failed":
@@ -57,12 +74,12 @@ def _look(
         return f"{unit} exits again and again{_taken_port(health, unit)}", True
     if state.active != "active":
         return f"{unit} is {state.active} ({state.sub})", False
-    return (probe(health, unit, run) if health else None), False
+    return probe(health, unit, run), False
 
 
-def _taken_port(health: Health | None, unit: str) -> str:
+def _taken_port(health: Health, unit: str) -> str:
     """Say who holds the service's port, which is what most often keeps a new service from starting."""
-    stranger = _stranger(health.url, unit) if health and health.url else None
+    stranger = _stranger(health.url, unit) if health.url else None
     return f": {stranger}" if stranger else ""
 
 
@@ -92,10 +109,12 @@ def _answer(url: str) -> str | None:
 
 def _stranger(url: str, unit: str) -> str | None:
     """Another program on the port would pass for the service while the service fails to bind."""
-    port = urllib.parse.urlsplit(url).port
-    owner = listener(port) if port else None
-    if owner is None or owner.unit == unit:
+    parts = urllib.parse.urlsplit(url)
+    port = parts.port
+    owners = listeners(parts.hostname or "", port) if port else []
+    if not owners or unit in [owner.unit for owner in owners]:
         return None
+    owner = owners[0]
     return f"port {port} belongs to another service: {owner.unit}, process {owner.pid} ({owner.command}). Stop it first"
 
 
@@ -107,21 +126,40 @@ class Listener(t.NamedTuple):
     unit: str
 
 
-def listener(port: int, proc: Path = Path("/proc")) -> Listener | None:
-    """Return who listens on a TCP port, or None when nobody does or the kernel does not tell."""
-    inodes = {f"socket:[{inode}]" for inode in _listening_inodes(port, proc)}
-    if not inodes:
-        return None
+def listeners(host: str, port: int, proc: Path = Path("/proc")) -> list[Listener]:
+    """Return who listens on a TCP port of this host; nobody when nobody does or the kernel does not tell.
+
+    On one port, each address may be another program's. Who has the very address that is asked answers, else who has
+    all of them.
+    """
+    found = list(_listening(port, proc))
+    asked = _addresses(host)
+    exact = {inode for address, inode in found if address in asked}
+    inodes = exact or {inode for address, inode in found if address.is_unspecified}
+    return list(_holders({f"socket:[{inode}]" for inode in inodes}, proc)) if inodes else []
+
+
+def _holders(sockets: set[str], proc: Path) -> t.Iterator[Listener]:
     for process in proc.glob("[0-9]*"):
         try:
-            if any(str(descriptor.readlink()) in inodes for descriptor in (process / "fd").iterdir()):
-                return Listener(int(process.name), _command(process), _unit(process))
+            if any(str(descriptor.readlink()) in sockets for descriptor in (process / "fd").iterdir()):
+                yield Listener(int(process.name), _command(process), _unit(process))
         except OSError:
             continue  # it ended, or is not ours to look at
-    return None
 
 
-def _listening_inodes(port: int, proc: Path) -> t.Iterator[str]:
+Address = t.Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
+
+
+def _addresses(host: str) -> set[Address]:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return set()
+    return {ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found}
+
+
+def _listening(port: int, proc: Path) -> t.Iterator[tuple[Address, str]]:
     """Columns of /proc/net/tcp (proc_pid_net(5)): 1 local address:port in hex, 3 state (0A is LISTEN), 9 inode."""
     for table in ("tcp", "tcp6"):
         try:
@@ -129,8 +167,16 @@ def _listening_inodes(port: int, proc: Path) -> t.Iterator[str]:
         except OSError:
             continue
         for fields in (line.split() for line in lines):
-            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
-                yield fields[9]
+            address, _, number = fields[1].rpartition(":")
+            if fields[3] == "0A" and int(number, 16) == port:
+                yield _address(address), fields[9]
+
+
+def _address(text: str) -> Address:
+    """The kernel writes an address as numbers of 32 bits, each in the host's own order of bytes."""
+    words = [int(text[start : start + 8], 16).to_bytes(4, sys.byteorder) for start in range(0, len(text), 8)]
+    address = ipaddress.ip_address(b"".join(words))
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _command(process: Path) -> str:

@@ -30,7 +30,7 @@ from .plan import File, FileState, Host, Plan, Service, make_plan
 from .systemd import Systemd, SystemdError
 
 ROOT = Path("/opt/gpufleet")
-LOCK_PATIENCE = 300  # seconds; another run may be waiting for a slow start
+LOCK_PATIENCE = 300  # seconds beyond what the start of the service, and of the one before it, may take
 
 
 class ServiceError(Exception):
@@ -76,11 +76,14 @@ class ServiceHost:
             releases=releases.installed(self.root),
             current=self._current(),
             previous=manifest.get("previous"),
+            ran=journal.get("current"),
             users=frozenset(user for user in (self.want.user, own_user) if user and _user_exists(user)),
             own_user=own_user,
             active=state.active in ("active", "reloading"),
+            trying=state.active == "activating",
             enabled=state.file.startswith("enabled"),
             unfinished=bool(journal),
+            secrets=frozenset([*manifest.get("secrets", []), *journal.get("secrets", [])]),
             data=tuple(path for path in _data_directories(self.want.name) if Path(path).exists()),
         )
 
@@ -98,7 +101,7 @@ class ServiceHost:
     def locked(self) -> t.Iterator[None]:
         """Keep two runs from working on the same service at once."""
         with Path(f"/run/gpufleet-{self.want.name}.lock").open("w") as lock:
-            deadline = time.monotonic() + LOCK_PATIENCE
+            deadline = time.monotonic() + LOCK_PATIENCE + 2 * (self.health.timeout if self.health else 0)
             while True:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -188,9 +191,12 @@ class ServiceHost:
         if self._journal_file.exists():
             known = _read_json(self._journal_file)
         else:
-            known = {"files": {}, "current": have.current, "active": have.active, "enabled": have.enabled}
+            # What systemd starts again and again is meant to run: the next time it may succeed, if it is left alone.
+            active = have.active or have.trying
+            known = {"files": {}, "current": have.current, "active": active, "enabled": have.enabled}
         known["made"] = [*known.get("made", []), *plan.make]
         known["user"] = known.get("user") or plan.add_user
+        known["secrets"] = [*known.get("secrets", []), *(file.path for file in self.want.files if file.secret)]
         for path in [file.path for file in plan.write] + list(plan.remove):
             known["files"].setdefault(path, _frozen(have.files.get(path)))
         _write_file(self._journal_file, json.dumps(known).encode(), 0o600)
@@ -283,13 +289,13 @@ class ServiceHost:
     def _finish(self, plan: Plan, have: Host) -> None:
         for name in plan.prune:
             shutil.rmtree(self.root / name)
-        previous = have.previous if plan.current == have.current else have.current
         known = _read_json(self._journal_file)  # what a run that was cut has made is in it, too
         directories = dict.fromkeys([*_read_json(self._manifest_file).get("directories", []), *known["made"]])
         manifest = {
             "files": {file.path: file.effect for file in self.want.files},
             "directories": list(directories),
-            "previous": previous,
+            "previous": have.previous_to(plan.current),
+            "secrets": [file.path for file in self.want.files if file.secret],
             "user": known["user"] or have.own_user,
             "health": self.health and self.health._asdict(),
         }

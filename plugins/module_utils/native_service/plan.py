@@ -60,7 +60,9 @@ class Host(t.NamedTuple):
 
     ``placed`` is path -> effect of the files that earlier runs put there. ``unfinished`` is True when
     an earlier run was cut between its first change and its last: what runs may not be what is on disk.
-    ``users`` are those of the service's users that exist, ``own_user`` is one that an earlier run added.
+    ``ran`` is the release that ran before such a run. ``trying`` is True while systemd starts the service again and
+    again. ``users`` are those of the service's users that exist, ``own_user`` is one that an earlier run added.
+    ``secrets`` are placed files whose content nobody may see.
     """
 
     files: t.Mapping[str, FileState]
@@ -77,6 +79,14 @@ class Host(t.NamedTuple):
     enabled: bool = False
     unfinished: bool = False
     data: tuple[str, ...] = ()
+    ran: str | None = None
+    trying: bool = False
+    secrets: frozenset[str] = frozenset()
+
+    def previous_to(self, current: str | None) -> str | None:
+        """Return the release that stays beside ``current``: what ran last, to go back to without a download."""
+        last = self.ran or self.current
+        return self.previous if current == last else last
 
 
 class Plan(t.NamedTuple):
@@ -168,8 +178,8 @@ def _action(want: Service, have: Host, effect: str) -> str | None:
 
 
 def _outdated(current: str | None, have: Host) -> tuple[str, ...]:
-    """Two releases stay: the one that runs and the one before it, to go back to without a download."""
-    keep = {current, have.previous if current == have.current else have.current}
+    """Two releases stay: the one that runs and the one before it."""
+    keep = {current, have.previous_to(current)}
     return tuple(name for name in have.releases if name not in keep)
 
 
@@ -204,8 +214,9 @@ def diff(plan: Plan, want: Service, have: Host) -> list[dict[str, str]]:
         entries.append(_entry(f"{want.name} release", _version(have), want.release.version))
     for file in plan.write:
         state = have.files.get(file.path)
-        entries.append(_entry(file.path, _before(state, file.secret), _after(file)))
-    entries += [_entry(path, _before(have.files.get(path)), "") for path in plan.remove]
+        secret = file.secret or file.path in have.secrets
+        entries.append(_entry(file.path, _before(state, secret), _after(file)))
+    entries += [_entry(path, _before(have.files.get(path), path in have.secrets), "") for path in plan.remove]
     return entries
 
 

@@ -132,14 +132,20 @@ def _size(path: Path) -> int | None:
 # -- fetch --------------------------------------------------------------------------------------
 
 
-def fetch(release: Release, directory: Path) -> tuple[Path, str]:
+def fetch(release: Release, directory: Path, local: bool = False) -> tuple[Path, str]:
     """Download the archive of ``release`` into ``directory`` and return its path and SHA-256.
+
+    ``local`` says that ``file://`` is meant: on the controller it is the operator's own file, on a host it is not.
 
     A download that was cut resumes where the server supports it (RFC 9110 ranges with If-Range), also in
     a later run. A file that does not match its checksum is removed.
 
     Raises ReleaseError.
     """
+    schemes = ("http://", "https://", *(["file://"] if local else []))
+    for url in (release.url, release.checksum_url or release.url):
+        if not url.startswith(schemes):
+            raise ReleaseError(f"cannot download {url}: URLs begin with {' or '.join(schemes)} here")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         expected = release.sha256 or _published_checksum(release)
@@ -277,7 +283,7 @@ def install(release: Release, archive: Path, sha256: str, root: Path) -> str:
         _unpack(archive, unfinished, release.filename)
         content = _only_directory(unfinished)
         files = {str(path.relative_to(content)): path.lstat().st_size for path in _files(content)}
-        record = {"version": release.version, "sha256": sha256, "url": release.url, "files": files}
+        record = {"version": release.version, "sha256": sha256, "files": files}
         _write(content / RECORD, json.dumps(record, indent=1).encode())
         content.chmod(0o755)
         name = _free_name(root, release.version, sha256)
