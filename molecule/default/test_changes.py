@@ -85,7 +85,7 @@ def test_rules_and_settings_go_live_by_reload_and_rules_of_others_stay(fleet, in
 
 
 def test_a_secret_that_is_new_and_a_proxy_with_a_path(fleet, inventory, prometheus, sh):
-    """promtool looks for credentials before systemd has handed them out, and a path in the URL would move every page."""
+    """promtool looks for credentials before systemd hands them out, and a path in the URL would move every page."""
     scrape = {
         "job_name": "secured",
         "authorization": {"credentials_file": "/run/credentials/prometheus.service/token"},

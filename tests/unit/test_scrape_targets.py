@@ -91,7 +91,8 @@ def test_an_exporter_that_the_hosts_groups_do_not_call_for_is_no_target():
 
 @pytest.mark.parametrize("state", ["stopped", "absent"])
 def test_a_service_that_does_not_run_is_no_target(state):
-    found = find({"gpu1": {"node_exporter_state": state}, "gpu2": {"node_exporter_state": "started"}})
+    off, on = {"ansible_host": "10.0.0.1"}, {"ansible_host": "10.0.0.2", "node_exporter_state": "started"}
+    found = find({"gpu1": {**off, "node_exporter_state": state}, "gpu2": on})
     assert [entry["labels"]["instance"] for entry in found["node_exporter"]] == ["gpu2", "master1"]
 
 
