@@ -11,7 +11,7 @@ from gpufleet_lab.waiting import eventually
 
 HOST = "gpu-server"
 ASK_FOR_TARGETS = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9090/api/v1/targets').read().decode())"
-PORTS = {"node_exporter": 9100, "prometheus": 9090}
+PORTS = {"node_exporter": 9100, "prometheus": 9090, "python3": 9500}  # python3 runs the GPU exporter
 
 
 @pytest.fixture
@@ -26,8 +26,17 @@ def targets(sh):
 
 
 def test_it_watches_itself(targets):
-    both_up = {("node_exporter", HOST): "up", ("prometheus", HOST): "up"}
-    assert eventually(lambda: targets() == both_up, 40), targets()
+    all_up = {(job, HOST): "up" for job in ("node_exporter", "gpu_exporter", "prometheus")}
+    assert eventually(lambda: targets() == all_up, 40), targets()
+
+
+def test_a_server_without_a_gpu_or_driver_says_so_and_is_well(sh):
+    ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9500/metrics').read().decode())"
+    metrics = sh(HOST, f'python3 -c "{ask}"').splitlines()
+    assert "dc_exporter_gpu_count 0.0" in metrics
+    assert 'gpu_nvml_up{reason="no_library"} 0.0' in metrics
+    assert 'gpu_exporter_collector_up{collector="gpu"} 1.0' in metrics
+    assert sh(HOST, "systemctl is-active gpu_exporter") == "active"
 
 
 def test_only_ssh_listens_beyond_the_host(sh):

@@ -142,10 +142,17 @@ def listeners(host: str, port: int, proc: Path = Path("/proc")) -> list[Listener
 def _holders(sockets: set[str], proc: Path) -> t.Iterator[Listener]:
     for process in proc.glob("[0-9]*"):
         try:
-            if any(str(descriptor.readlink()) in sockets for descriptor in (process / "fd").iterdir()):
+            if any(_target(descriptor) in sockets for descriptor in (process / "fd").iterdir()):
                 yield Listener(int(process.name), _command(process), _unit(process))
         except OSError:
             continue  # it ended, or is not ours to look at
+
+
+def _target(descriptor: Path) -> str:
+    try:
+        return str(descriptor.readlink())
+    except OSError:
+        return ""  # closed in this moment
 
 
 Address = t.Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
