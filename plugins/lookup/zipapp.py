@@ -27,24 +27,24 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Where the program is
-  ansible.builtin.debug:
-    msg: "{{ lookup('gpufleet.monitoring.zipapp', 'gpu_exporter').path }}"
-
-- name: Libraries from an internal mirror
-  ansible.builtin.debug:
-    msg: "{{ lookup('gpufleet.monitoring.zipapp', 'gpu_exporter', mirror='http://mirror.example.org') }}"
+- name: Run the program as a service, built with libraries from an internal mirror
+  gpufleet.monitoring.native_service:
+    name: gpu_exporter
+    release: "{{ lookup('gpufleet.monitoring.zipapp', 'gpu_exporter', mirror='http://mirror.example.org') }}"
+    command: [/usr/bin/python3, -I, /opt/gpufleet/gpu_exporter/current/gpu-exporter.pyz]
 """
 
 RETURN = r"""
 _raw:
-  description: For each program a dictionary with its C(path) on the controller, C(version) and C(sha256).
+  description:
+    - For each program what O(gpufleet.monitoring.native_service#module:release) takes.
   type: list
   elements: dict
   sample:
-    - path: /root/.cache/gpufleet/zipapps/0.1.0-5f0c1d2e/gpu-exporter.pyz
+    - url: file:///root/.cache/gpufleet/zipapps/0.1.0-5f0c1d2e/gpu-exporter.pyz
       version: 0.1.0-5f0c1d2e
       sha256: 3b1f9a...
+      delivery: controller
 """
 
 import typing as t
@@ -52,7 +52,7 @@ import typing as t
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 
-from ..plugin_utils.zipapp import ZipappError, build
+from ..plugin_utils.zipapp import Zipapp, ZipappError, build
 
 
 class LookupModule(LookupBase):
@@ -65,4 +65,9 @@ class LookupModule(LookupBase):
             built = [build(term, self.get_option("mirror")) for term in terms]
         except ZipappError as error:
             raise AnsibleLookupError(str(error)) from error
-        return [{"path": str(zipapp.path), "version": zipapp.version, "sha256": zipapp.sha256} for zipapp in built]
+        return [_release(zipapp) for zipapp in built]
+
+
+def _release(zipapp: Zipapp) -> dict[str, str]:
+    url = f"file://{zipapp.path}"
+    return {"version": zipapp.version, "url": url, "sha256": zipapp.sha256, "delivery": "controller"}

@@ -56,7 +56,7 @@ class Pages:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "gpu-exporter", ""
-    timeout = 15.0
+    timeout = 70.0  # seconds of silence; Prometheus keeps its connection from one scrape to the next
     disable_nagle_algorithm = True
     pages: Pages
 
