@@ -65,8 +65,11 @@ docs: $(TOOLS)
 lab: $(TOOLS) packages
 	timeout 300 pytest molecule/lab/test_lab.py molecule/lab/test_gpu.py
 
+# Two at a time: a scenario waits for its hosts more than it works. What each one says is shown when it has ended.
 molecule: $(TOOLS) packages
-	@for scenario in $(SCENARIOS); do molecule test -s $$scenario || exit 1; done
+	@logs=$$(mktemp -d) && trap 'rm -rf "$$logs"' EXIT && export logs && \
+	printf '%s\n' $(SCENARIOS) | xargs -P 2 -I{} sh -c \
+	  'molecule test -s {} >"$$logs/{}" 2>&1; status=$$?; cat "$$logs/{}"; exit $$status'
 
 # BENCH="--only workers --peer DIRECTORY", for example.
 bench: $(TOOLS) packages
