@@ -211,7 +211,9 @@ def test_the_kernels_log_tells_what_nvml_cannot(exporter, tmp_path):
     bus_id = machine.gpus[0].bus_id.rpartition(".")[0]
     with log.open("a") as file:
         file.write(f"3,7,1000,-;NVRM: Xid (PCI:{bus_id}): 79, GPU has fallen off the bus.\n")
-    running.wait(lambda metrics: metrics.value("gpu_xid_errors_total", xid="79") == 1)
+    # The series is the one that was 0 before: only so does an increase show.
+    version = {"driver_version": machine.driver_version, "UUID": machine.gpus[0].uuid}
+    running.wait(lambda metrics: metrics.value("gpu_xid_errors_total", xid="79", **version) == 1)
     machine.unblock()
     machine.xid(0, 79)  # NVML tells of the same one, late
     time.sleep(2)

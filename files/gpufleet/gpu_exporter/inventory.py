@@ -83,6 +83,10 @@ class Store:
 
     def __init__(self, hostname: str) -> None:
         self.hostname = hostname
+        self.known: t.Mapping[str, Gpu] = {}
+        """By bus id, every GPU that NVML has ever named: one that is lost keeps its labels, and so its series."""
+        self.driver_version = ""
+        """As NVML said last; a driver that does not answer must not give all series another name."""
         self._current = Inventory()
         self._known = threading.Event()
         self._xids: collections.deque[tuple[str, int]] = collections.deque(maxlen=10000)
@@ -94,6 +98,8 @@ class Store:
 
     @current.setter
     def current(self, inventory: Inventory) -> None:
+        self.known = {**self.known, **{gpu.pci_bus_id: gpu for gpu in inventory.gpus}}
+        self.driver_version = inventory.driver_version or self.driver_version
         self._current = inventory
         if inventory.complete:
             self._known.set()
@@ -112,5 +118,10 @@ class Store:
             yield self._xids.popleft()
 
     def labels(self, gpu: Gpu) -> tuple[str, ...]:
-        """Return the values of metrics.GPU for a GPU of the current inventory."""
-        return gpu.labels(self.hostname, self.current.driver_version)
+        """Return the values of metrics.GPU."""
+        return gpu.labels(self.hostname, self.driver_version)
+
+    def labels_of(self, bus_id: str) -> tuple[str, ...]:
+        """Return the values of metrics.GPU for what is on the PCI bus, as far as NVML has ever named it."""
+        gpu = self.known.get(bus_id)
+        return self.labels(gpu) if gpu else ("", "", bus_id, "", "", self.hostname, "")

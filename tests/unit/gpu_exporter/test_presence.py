@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from gpufleet.gpu_exporter.collectors.presence import STATES, judge
-from gpufleet.gpu_exporter.inventory import Gpu, Inventory, Problem
+from gpufleet.gpu_exporter.inventory import Gpu, Inventory, Problem, Store
 from gpufleet.gpu_exporter.pci import PciGpu
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +15,7 @@ ON_BUS = PciGpu("0000:65:00.0", 0x20B0, "nvidia")
 
 def verdict(on_bus, inventory, known=None):
     """State and reason of the one GPU."""
-    (presence,) = judge(on_bus, inventory, known or {})
+    (presence,) = judge(on_bus, inventory, known or [])
     assert presence.bus_id == "0000:65:00.0"
     return presence.state, presence.reason
 
@@ -36,10 +36,14 @@ def test_a_gpu_that_nvml_does_not_list_is_lost():
     )
 
 
-def test_a_gpu_that_fell_off_the_bus_keeps_its_name():
-    (presence,) = judge([], Inventory(complete=True), {GPU.pci_bus_id: GPU})
-    assert (presence.state, presence.reason) == ("lost", "it is no longer on the PCI bus")
-    assert presence.gpu == GPU
+def test_a_gpu_that_fell_off_the_bus_is_lost_and_keeps_its_labels():
+    assert verdict([], Inventory(complete=True), [GPU.pci_bus_id]) == ("lost", "it is no longer on the PCI bus")
+    store = Store("host")
+    store.current = Inventory(gpus=(GPU,), driver_version="575.57.08", complete=True)
+    before = store.labels_of(GPU.pci_bus_id)
+    store.current = Inventory(problem=Problem("unresponsive", "no answer"), complete=True)
+    assert store.labels_of(GPU.pci_bus_id) == before
+    assert store.labels_of("0000:99:00.0") == ("", "", "0000:99:00.0", "", "", "host", "")
 
 
 def test_a_gpu_of_a_virtual_machine_is_passed_through_whatever_nvml_says():
@@ -78,7 +82,7 @@ def test_every_gpu_has_exactly_one_state_and_ok_only_when_nvml_says_so(on_bus, i
     found = judge(
         [PciGpu(bus_id, 1, driver) for bus_id, driver in on_bus.items()],
         inventory,
-        {bus_id: gpus[bus_id] for bus_id in known | in_nvml},
+        known | in_nvml,
     )
     assert sorted(presence.bus_id for presence in found) == sorted({*on_bus, *in_nvml, *known})
     for presence in found:

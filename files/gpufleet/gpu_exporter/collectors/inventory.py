@@ -53,9 +53,10 @@ class InventoryCollector:
 
     def state(self) -> State:
         """Return the GPUs, so that those which are lost keep their labels."""
-        return [dataclasses.asdict(gpu) for gpu in self._store.current.gpus]
+        store = self._store
+        return {"gpus": [dataclasses.asdict(gpu) for gpu in store.known.values()], "driver": store.driver_version}
 
     def restore(self, state: State) -> None:
         """Know the GPUs before NVML has answered."""
-        gpus = tuple(Gpu(**{**gpu, "mig": tuple(MigInstance(**mig) for mig in gpu["mig"])}) for gpu in state)
-        self._store.current = Inventory(gpus=gpus)
+        gpus = tuple(Gpu(**{**gpu, "mig": tuple(MigInstance(**mig) for mig in gpu["mig"])}) for gpu in state["gpus"])
+        self._store.current = Inventory(gpus=gpus, driver_version=state["driver"])

@@ -27,15 +27,12 @@ class PcieCollector:
         """Read every GPU on the bus once. A kernel without AER counters gives no series."""
         store = self._context.inventory
         store.wait()  # for the labels; without them the bus id has to do
-        by_bus_id = {gpu.pci_bus_id: gpu for gpu in store.current.gpus}
         try:
             on_bus = pci.gpus(self._sysfs)
         except OSError:
             return  # no PCI bus
         for device in on_bus:
-            gpu = by_bus_id.get(device.bus_id)
-            labels = store.labels(gpu) if gpu else ("", "", device.bus_id, "", "", store.hostname, "")
-            self._read(device.bus_id, labels, out)
+            self._read(device.bus_id, store.labels_of(device.bus_id), out)
 
     def state(self) -> State:
         """Nothing: the kernel counts."""

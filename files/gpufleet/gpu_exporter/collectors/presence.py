@@ -9,7 +9,7 @@ import typing as t
 
 from .. import metrics, pci
 from ..collector import CollectorError, Readings, State
-from ..inventory import Gpu, Inventory, Problem
+from ..inventory import Inventory, Problem
 
 if t.TYPE_CHECKING:
     from ..context import Context
@@ -29,23 +29,20 @@ class Presence(t.NamedTuple):
     """The state of one GPU."""
 
     bus_id: str
-    gpu: Gpu | None
-    """Who it is, when NVML has ever said so."""
     state: str
     reason: str
 
 
-def judge(on_bus: t.Sequence[pci.PciGpu], inventory: Inventory, known: t.Mapping[str, Gpu]) -> list[Presence]:
+def judge(on_bus: t.Sequence[pci.PciGpu], inventory: Inventory, known: t.Collection[str]) -> list[Presence]:
     """Return the state of every GPU that is on the bus or has been seen before."""
-    in_nvml = {gpu.pci_bus_id: gpu for gpu in inventory.gpus}
+    in_nvml = {gpu.pci_bus_id for gpu in inventory.gpus}
     found = []
     for device in on_bus:
-        gpu = in_nvml.get(device.bus_id) or known.get(device.bus_id)
-        found.append(Presence(device.bus_id, gpu, *_state(device, inventory, device.bus_id in in_nvml)))
+        found.append(Presence(device.bus_id, *_state(device, inventory, device.bus_id in in_nvml)))
     present = {device.bus_id for device in on_bus}
-    for bus_id, gpu in known.items():
+    for bus_id in known:
         if bus_id not in present:
-            found.append(Presence(bus_id, gpu, "lost", "it is no longer on the PCI bus"))
+            found.append(Presence(bus_id, "lost", "it is no longer on the PCI bus"))
     return sorted(found)
 
 
@@ -71,7 +68,6 @@ class PresenceCollector:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._known: dict[str, Gpu] = {}
 
     def collect(self, out: Readings) -> None:
         """Judge every GPU once. Raises CollectorError before NVML has been asked: nothing is known then."""
@@ -79,11 +75,10 @@ class PresenceCollector:
         if not store.wait():
             raise CollectorError("NVML has not answered yet")
         inventory = store.current
-        self._known.update({gpu.pci_bus_id: gpu for gpu in inventory.gpus})
-        found = judge(self._on_bus(), inventory, self._known)
+        found = judge(self._on_bus(), inventory, store.known)
         out.add(metrics.GPU_COUNT, len(found))
         for presence in found:
-            self._report(presence, store.hostname, inventory.driver_version, out)
+            _report(presence, store.labels_of(presence.bus_id), out)
         _report_nvml(inventory.problem, out)
 
     def state(self) -> State:
@@ -99,14 +94,12 @@ class PresenceCollector:
         except OSError:
             return []  # a machine without a PCI bus has no GPU on it
 
-    @staticmethod
-    def _report(presence: Presence, hostname: str, driver_version: str, out: Readings) -> None:
-        gpu = presence.gpu
-        labels = gpu.labels(hostname, driver_version) if gpu else ("", "", presence.bus_id, "", "", hostname, "")
-        out.add(metrics.GPU_AVAILABLE, int(presence.state == "ok"), *labels)
-        for state in STATES:
-            out.add(metrics.GPU_STATE, int(state == presence.state), *labels, state)
-        out.add(metrics.GPU_STATE_INFO, 1, *labels, presence.state, presence.reason)
+
+def _report(presence: Presence, labels: tuple[str, ...], out: Readings) -> None:
+    out.add(metrics.GPU_AVAILABLE, int(presence.state == "ok"), *labels)
+    for state in STATES:
+        out.add(metrics.GPU_STATE, int(state == presence.state), *labels, state)
+    out.add(metrics.GPU_STATE_INFO, 1, *labels, presence.state, presence.reason)
 
 
 def _report_nvml(problem: Problem | None, out: Readings) -> None:

@@ -169,7 +169,7 @@ class XidCollector:
     def _report(self, out: Readings) -> None:
         """Say again what was said before as long as nothing has happened: errors are rare, and codes are many."""
         store = self._context.inventory
-        gpus = [(gpu.pci_bus_id, store.labels(gpu)) for gpu in store.current.gpus]
+        gpus = [(bus_id, store.labels(gpu)) for bus_id, gpu in store.known.items()]
         if self._said_of != (gpus, self._tally.errors):
             said = Readings()
             self._count(gpus, said)
