@@ -15,6 +15,7 @@ start_deadline = 3
 retry_after = 1
 [paths]
 sysfs = "{directory}/sys"
+systemd = "{directory}/systemd"
 [gpu]
 interval = 0.2
 max_age = 3
@@ -23,6 +24,7 @@ nvapi = true
 bar0 = true
 [dcgm]
 enabled = true
+port = 0
 interval = 0.2
 max_age = 3
 deadline = 1

@@ -48,9 +48,7 @@ class Exporter:
 
     def __init__(self, program: Path, directory: Path, config: dict, environment: dict[str, str]) -> None:
         self.directory = directory
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         config.setdefault("server", {}).update(address="127.0.0.1", port=self.port)
         path = directory / "config.toml"
         path.write_text(toml(config))
@@ -75,10 +73,10 @@ class Exporter:
         """What it wrote to the journal."""
         return self._log.read_text()
 
-    def get(self, path: str) -> tuple[int, str]:
+    def get(self, path: str, port: int | None = None) -> tuple[int, str]:
         """Return status and body of a page."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port or self.port}{path}", timeout=5) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -121,6 +119,13 @@ class Exporter:
     def kill_sampler(self) -> None:
         """End the sampling process as the kernel's memory killer would."""
         os.kill(self.sampler(), signal.SIGKILL)
+
+
+def free_port() -> int:
+    """Return a port that nobody has now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def toml(config: dict) -> str:

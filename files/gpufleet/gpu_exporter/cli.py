@@ -53,15 +53,18 @@ def _build_info() -> bytes:
 
 def _serve(path: str, settings: config.Config) -> int:
     supervisor = Supervisor(path, settings)
+    dcgm = server.DcgmPort(settings, server.Pages(supervisor))
     try:
-        http = server.HttpServer(settings.server, server.Pages(supervisor, _build_info()))
+        server.HttpServer(
+            settings.server.address, settings.server.port, server.MainPages(supervisor, _build_info(), dcgm)
+        )
     except OSError as error:
         where = f"{settings.server.address or '*'}:{settings.server.port}"
         print(f"gpu-exporter: cannot listen on {where}: {error.strerror}", file=sys.stderr)
         return 1
     gc.collect()
     gc.freeze()  # what is loaded now stays, and is not looked at again for garbage
-    threading.Thread(target=http.serve_forever, daemon=True).start()
+    threading.Thread(target=dcgm.run, daemon=True).start()
     log(f"gpu-exporter {__version__} listens on {settings.server.address or '*'}:{settings.server.port}")
     supervisor.run()
 
@@ -88,7 +91,7 @@ def _once(path: str, settings: config.Config) -> int:
             log(f"{report.collector}: {failure}")
     for collector in running:
         readings.fail(collector, f"no answer within {settings.server.start_deadline:g} s")
-    sys.stdout.buffer.write(b"".join([_build_info(), *readings.fresh()]))
+    sys.stdout.buffer.write(b"".join([_build_info(), *readings.fresh(False), *readings.fresh(True)]))
     failed = {name: reading.error for name, reading in readings.all().items() if reading.error}
     for name, message in failed.items():
         log(f"{name}: {message}")

@@ -49,6 +49,7 @@ class Paths:
     sysfs: str = key("/sys", "The sysfs tree.")
     proc: str = key("/proc", "The proc tree.")
     passwd: str = key("/etc/passwd", "Names of users, for processes outside of containers.")
+    systemd: str = key("/etc/systemd/system", "Where systemd notes which units are enabled.")
 
 
 @dataclasses.dataclass
@@ -78,9 +79,16 @@ class GpuSection(Section):
 
 @dataclasses.dataclass
 class DcgmSection(Section):
-    """dcgm-exporter's families, for workers without DCGM."""
+    """dcgm-exporter's families, on its port, for as long as DCGM itself does not serve them."""
 
-    enabled: bool = key(False, "Whether the collector runs. Never beside DCGM: each GPU would be reported twice.")
+    enabled: bool = key(False, "Whether the collector runs.")
+    address: str = key("", "Address to listen on. Empty means all, IPv6 as well.")
+    port: int = key(9400, "Port to serve these families on: DCGM's. 0 serves them with all others.", 0)
+    yields_to: str = key(
+        "nvidia-dcgm-exporter.service",
+        "Unit whose families these are. While it is enabled, none is read or served here: each GPU would be reported "
+        "twice. Empty means never.",
+    )
     pcie_throughput: bool = key(False, "Also read PCIe traffic, which takes the driver 40 ms a GPU.")
 
 

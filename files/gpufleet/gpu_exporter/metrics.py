@@ -244,7 +244,7 @@ PCIE_RX = _family(
 )
 XID_ERRORS = _family(
     "DCGM_FI_DEV_XID_ERRORS", "xid", "gauge", GPU, "",
-    "Code of the last XID error, 0 where there was none. Only where the dcgm collector is on, too.",
+    "Code of the last XID error, 0 where there was none. Served with the dcgm collector's families.",
     "as gpu_xid_errors_total",
 )
 
@@ -444,6 +444,10 @@ WORKERS_STUCK = _family(
     "gpu_exporter_workers_stuck", "exporter", "gauge", (), "",
     "Sampling processes that were killed and do not go, because the driver holds them in the kernel.", "",
 )
+DCGM_SERVED = _family(
+    "gpu_exporter_dcgm_served", "exporter", "gauge", (), "",
+    "1 while this exporter serves DCGM's families, 0 while they are left to DCGM or the port is somebody else's.", "",
+)
 PROCESS_CPU = _family(
     "gpu_exporter_cpu_seconds_total", "exporter", "counter", ("process",), "seconds",
     "CPU time of the exporter's processes, server and sampler.", "/proc/self/stat",
@@ -452,3 +456,8 @@ PROCESS_RSS = _family(
     "gpu_exporter_resident_memory_bytes", "exporter", "gauge", ("process",), "bytes",
     "Resident memory of the exporter's processes, server and sampler.", "/proc/PID/statm",
 )
+
+
+def is_dcgms(name: str) -> bool:
+    """Whether dcgm-exporter has a family of this name, too: beside it, a GPU would be reported twice."""
+    return FAMILIES[name].collector == "dcgm" or name == XID_ERRORS.name

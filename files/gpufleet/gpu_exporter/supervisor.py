@@ -71,11 +71,11 @@ class Readings:
         """Note that a reading was given up."""
         return self.put(protocol.Report(collector, begins=False, error=error))
 
-    def fresh(self) -> t.Iterator[bytes]:
-        """Yield what may be served now."""
+    def fresh(self, dcgms: bool) -> t.Iterator[bytes]:
+        """Yield what may be served now: DCGM's families, or all others."""
         for name, reading in self.all().items():
             if self.is_fresh(name, reading):
-                yield from reading.texts.values()
+                yield from (text for family, text in reading.texts.items() if metrics.is_dcgms(family) == dcgms)
 
     def is_fresh(self, collector: str, reading: Reading) -> bool:
         """Whether there is a good reading that is not too old."""

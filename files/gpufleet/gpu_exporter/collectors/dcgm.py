@@ -6,7 +6,7 @@ import typing as t
 
 import pynvml
 
-from .. import metrics
+from .. import metrics, systemd
 from ..collector import Readings, State
 from ..nvml import Device, field_value
 from ..thermal import plausible
@@ -41,8 +41,10 @@ class DcgmCollector:
             self._subjects.append(_throughput)
 
     def collect(self, out: Readings) -> None:
-        """Read every GPU once."""
-        each_device(self._context, out, self._subjects)
+        """Read every GPU once, unless DCGM does: the driver need not answer twice."""
+        config = self._context.config
+        if not systemd.is_enabled(config.dcgm.yields_to, config.paths.systemd):
+            each_device(self._context, out, self._subjects)
 
     def state(self) -> State:
         """Nothing is counted here."""
