@@ -273,6 +273,8 @@ class Machine:
                 gpu_sysfs.write_device(devices, gpu.pci(number))
             else:
                 gpu_sysfs.remove_device(devices, gpu.bus_id)
+        loaded = self.faults.get("") != "error:DRIVER_NOT_LOADED"
+        gpu_sysfs.write_module(directory / "sys/module/nvidia", self.driver_version if loaded else None)
         gpu_sysfs.replace(directory / "scenario", self.scenario().encode())
 
     def refresh(self) -> None:

@@ -58,6 +58,14 @@ def replace(path: Path, content: bytes, mode: int = 0o644) -> None:
     new.rename(path)
 
 
+def write_module(module: Path, version: str | None) -> None:
+    """Show the kernel module that is loaded; None for none."""
+    if version is None:
+        (module / "version").unlink(missing_ok=True)
+    else:
+        replace(module / "version", f"{version}\n".encode())
+
+
 def remove_device(devices: Path, bus_id: str) -> None:
     """Take a card, and its sound device, off the bus: at once, as readers see it."""
     for device in (bus_id, sound(bus_id)):

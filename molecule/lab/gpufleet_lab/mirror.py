@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from . import debian, store
+from . import dcgm, debian, store
 from .system import LabError, run
 
 # The wheels inside our zipapps, which the controller fetches.
@@ -150,6 +150,7 @@ def build() -> Path:
             jobs = [pool.submit(_publish, archives[release], found, root) for release, found in plan.items()]
         results = dict(zip(plan, (job.result() for job in jobs), strict=True))
         _publish_wheels(root)
+        dcgm.publish(root)
         names = [component.name for component in COMPONENTS]
         by_name = {name: {release: found[name] for release, found in results.items()} for name in names}
         (root / "versions.json").write_text(json.dumps(by_name, indent=1) + "\n")
@@ -167,8 +168,8 @@ def _current() -> Path:
 
 
 def _recipe() -> str:
-    # This file and the list of wheels are the recipe.
-    return store.key([Path(__file__).read_text(), WHEELS.read_text()])
+    # This file, the list of wheels and the stand-ins are the recipe.
+    return store.key([Path(__file__).read_text(), WHEELS.read_text(), dcgm.recipe()])
 
 
 def _packages(archive: debian.Archive) -> dict[str, str]:
