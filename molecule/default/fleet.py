@@ -20,7 +20,7 @@ EVERYWHERE = ["master1", *WORKERS]
 # (job, instance) of every target.
 FLEET = (
     {("node_exporter", host) for host in EVERYWHERE}
-    | {("gpu_exporter", host) for host in WORKERS}
+    | {(job, host) for job in ("gpu_exporter", "dcgm_exporter") for host in WORKERS}
     | {("prometheus", "master1")}
 )
 

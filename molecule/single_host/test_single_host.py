@@ -11,7 +11,8 @@ from gpufleet_lab.waiting import eventually
 
 HOST = "gpu-server"
 ASK_FOR_TARGETS = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9090/api/v1/targets').read().decode())"
-PORTS = {"node_exporter": 9100, "prometheus": 9090, "python3": 9500}  # python3 runs the GPU exporter
+# python3 runs the GPU exporter, which serves DCGM's port, too: there is no GPU here.
+PORTS = {9100: "node_exporter", 9090: "prometheus", 9500: "python3", 9400: "python3"}
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def targets(sh):
 
 
 def test_it_watches_itself(targets):
-    all_up = {(job, HOST): "up" for job in ("node_exporter", "gpu_exporter", "prometheus")}
+    all_up = {(job, HOST): "up" for job in ("node_exporter", "gpu_exporter", "dcgm_exporter", "prometheus")}
     assert eventually(lambda: targets() == all_up, 40), targets()
 
 
@@ -46,14 +47,14 @@ def test_only_ssh_listens_beyond_the_host(sh):
         address, _, port = local.rpartition(":")
         program = users[0].split('"')[1] if users else local
         if address in ("127.0.0.1", "[::1]"):
-            within[program] = int(port)
+            within[int(port)] = program
         else:
             beyond.add(program)
     assert beyond == {"sshd"}
     assert within == PORTS
 
 
-@pytest.mark.parametrize("port", PORTS.values(), ids=PORTS)
+@pytest.mark.parametrize("port", PORTS)
 def test_nobody_else_reaches_a_service(lab, port):
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((lab.hosts[HOST].address, port), timeout=5)

@@ -83,6 +83,53 @@ options:
       archive:
         description: Path on the host of an archive that was handed over. The action plugin sets it.
         type: path
+  packages:
+    description:
+      - The packages that hold the program, in place of O(release). Only apt is supported.
+      - They are downloaded and checked before anything changes. When the service does not get well with them, the
+        versions from before are put back. They are held, so that nobody's upgrade of the host restarts the service.
+      - The repository is asked only while something is to be installed, and does not become one of the host's own
+        sources, nothing of it is offered to the host otherwise.
+      - A change that would remove or upgrade any other package of the host is refused.
+    type: dict
+    suboptions:
+      names:
+        description: Names of the packages.
+        type: list
+        elements: str
+        required: true
+      version:
+        description:
+          - Version of all of them, without epoch and revision if you like. Packages of another version are up- or
+            downgraded.
+          - Without it, the newest is installed where there is none, and what is installed stays.
+        type: str
+      replaces:
+        description: Packages that have to go when these come.
+        type: list
+        elements: str
+        default: []
+      repository:
+        description: Where they come from.
+        type: dict
+        required: true
+        suboptions:
+          url:
+            description: URL of a flat apt repository.
+            type: str
+            required: true
+          key_url:
+            description: URL of the public key that signs it, armoured or not.
+            type: str
+            required: true
+          key_sha256:
+            description: SHA-256 of that key in hexadecimal. Without it, the key is as good as its URL.
+            type: str
+  drop_in:
+    description:
+      - The unit itself comes with the packages. O(command) and O(unit) go into a drop-in of it, without the sandbox.
+    type: bool
+    default: false
   files:
     description:
       - The files of the service. Files that an earlier run placed and that are listed no longer are removed.
@@ -129,7 +176,7 @@ options:
     default: []
   command:
     description:
-      - The program and its arguments, word by word; no quoting is needed.
+      - The program and its arguments, word by word; no quoting is needed. Only with O(drop_in) it may be left out.
       - C({release}) in the first word is the directory of the release that runs.
     type: list
     elements: str
@@ -249,13 +296,26 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.native_service import packages
 from ..module_utils.native_service import release as releases
 from ..module_utils.native_service import unit as units
 from ..module_utils.native_service.health import Health, Run
 from ..module_utils.native_service.host import ROOT, ServiceError, ServiceHost, bring
+from ..module_utils.native_service.packages import PackageError
 from ..module_utils.native_service.plan import File, Host, Plan, Service, diff, make_plan, summary
 from ..module_utils.native_service.systemd import Systemd, SystemdError
 
+REPOSITORY_OPTIONS = {
+    "url": {"type": "str", "required": True},
+    "key_url": {"type": "str", "required": True, "no_log": False},
+    "key_sha256": {"type": "str", "no_log": False},
+}
+PACKAGES_OPTIONS = {
+    "names": {"type": "list", "elements": "str", "required": True},
+    "version": {"type": "str"},
+    "replaces": {"type": "list", "elements": "str", "default": []},
+    "repository": {"type": "dict", "required": True, "options": REPOSITORY_OPTIONS},
+}
 RELEASE_OPTIONS = {
     "version": {"type": "str", "required": True},
     "url": {"type": "str", "required": True},
@@ -283,6 +343,8 @@ ARGUMENTS = {
     "name": {"type": "str", "required": True},
     "state": {"type": "str", "choices": ["started", "stopped", "absent"], "default": "started"},
     "release": {"type": "dict", "options": RELEASE_OPTIONS},
+    "packages": {"type": "dict", "options": PACKAGES_OPTIONS},
+    "drop_in": {"type": "bool", "default": False},
     "files": {
         "type": "list",
         "elements": "dict",
@@ -310,7 +372,7 @@ def main() -> None:
     module = AnsibleModule(
         ARGUMENTS,
         supports_check_mode=True,
-        required_if=[("state", "started", ["command"]), ("state", "stopped", ["command"])],
+        mutually_exclusive=[("release", "packages")],
     )
     _check_host(module)
     os.umask(0o022)  # a hardened root umask must not hide the program from the service's own user
@@ -318,7 +380,7 @@ def main() -> None:
         module.exit_json(**_run(module))
     except ServiceError as error:
         module.fail_json(_with_journal(error), rolled_back=error.rolled_back, journal=error.journal)
-    except (releases.ReleaseError, ValueError) as error:
+    except (releases.ReleaseError, PackageError, ValueError) as error:
         module.fail_json(f"{error}. {module.params['name']} is as it was", rolled_back=False, journal=[])
     except (SystemdError, OSError) as error:
         module.fail_json(str(error), rolled_back=False, journal=[])
@@ -343,7 +405,7 @@ def _run(module: AnsibleModule) -> dict[str, t.Any]:
     have = host.observe()
     plan = make_plan(want, have)
     if module.check_mode:
-        if plan.changes and not plan.install:
+        if plan.changes and not plan.install and not plan.packages.get:
             host.check_files(plan)
     elif plan.install and module.params["release"]["delivery"] == "controller" and not archive:
         # Which one, and from where, is for the controller to say: it must not fetch what a host tells it to.
@@ -384,15 +446,18 @@ def _result(module: AnsibleModule, host: ServiceHost, plan: Plan, have: Host) ->
 
 
 def _service(module: AnsibleModule) -> Service:
-    """Return the service that the module's arguments describe. Raises ValueError, ReleaseError."""
+    """Return the service that the module's arguments describe. Raises ValueError, ReleaseError, PackageError."""
     params = module.params
     name, state = params["name"], params["state"]
-    unit_path = f"/etc/systemd/system/{name}.service"
+    unit_path = f"/etc/systemd/system/{name}.service{'.d/gpufleet.conf' if params['drop_in'] else ''}"
     if state == "absent":
         return Service(name, state, unit_path, purge=params["purge"])
-    service = {"ExecStart": _exec_start(name, params["command"]), **(params["unit"].get("Service") or {})}
+    if not params["command"] and not params["drop_in"]:
+        raise ValueError("command is missing, which only a drop_in may go without")
+    service = {**_exec_start(name, params["command"], params["drop_in"]), **(params["unit"].get("Service") or {})}
     version = Systemd(_runner(module)).version()
-    text = units.render(name, {**params["unit"], "Service": service}, version)
+    sections = {**params["unit"], "Service": service}
+    text = units.render(name, sections, version, {} if params["drop_in"] else units.DEFAULTS)
     unit = File(unit_path, text.encode())
     users = [_user_file(name)] if params["static_user"] else []
     return Service(
@@ -404,6 +469,7 @@ def _service(module: AnsibleModule) -> Service:
         release=params["release"] and releases.from_params(params["release"], releases.architecture()),
         can_reload=bool(service.get("ExecReload")),
         user=name if params["static_user"] else None,
+        packages=params["packages"] and packages.from_params(params["packages"]),
     )
 
 
@@ -412,9 +478,13 @@ def _user_file(name: str) -> File:
     return File(f"/etc/sysusers.d/{name}.conf", f'u {name} - "Service {name}" /\n'.encode())
 
 
-def _exec_start(name: str, command: t.Sequence[str]) -> str:
+def _exec_start(name: str, command: t.Sequence[str], drop_in: bool) -> dict[str, t.Any]:
+    """The program. In a drop-in, an empty line takes away the one that the unit has (systemd.service(5))."""
+    if not command:
+        return {}
     program = command[0].replace("{release}", str(ROOT / name / "current"))
-    return units.exec_line([program, *command[1:]])
+    line = units.exec_line([program, *command[1:]])
+    return {"ExecStart": ["", line] if drop_in else line}
 
 
 def _file(params: t.Mapping[str, t.Any]) -> File:

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.packages import Installed as Package
+from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.packages import (
+    Packages,
+    Repository,
+    matches,
+)
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.plan import (
     File,
     FileState,
@@ -137,6 +143,13 @@ def test_a_dead_service_is_started_and_a_disabled_one_enabled():
     assert (plan.action, plan.enable) == ("start", True)
 
 
+def test_a_service_that_is_starting_is_restarted_with_what_has_changed():
+    starting = CONVERGED._replace(active=False, trying=True)
+    assert make_plan(WANT, starting).action == "start"
+    changed = changed_on_disk(UNIT)._replace(active=False, trying=True)
+    assert make_plan(WANT, changed).action == "restart"
+
+
 def test_stopped_stops_and_disables_and_stays_so():
     want = WANT._replace(state="stopped")
     plan = make_plan(want, CONVERGED)
@@ -202,3 +215,89 @@ def test_whatever_the_host_is_like_a_carried_out_plan_leaves_nothing_to_do(state
     after = CONVERGED._replace(active=state == "started", enabled=state == "started")
     assert plan.changes == (have._replace(previous="1.0", placed=CONVERGED.placed) != after)
     assert make_plan(want, after) == Plan(current="2.0")
+
+
+# -- packages -----------------------------------------------------------------------------------
+
+VENDOR = Repository("https://example.org/repos/debian12/", "https://example.org/key.asc")
+PACKAGED = WANT._replace(release=None, packages=Packages(("demo-core", "demo-cuda13"), "2.0", ("demo",), VENDOR))
+WITH_PACKAGES = CONVERGED._replace(
+    releases={},
+    current=None,
+    previous=None,
+    packages={"demo-core": Package("1:2.0-1", True), "demo-cuda13": Package("1:2.0-1", True)},
+    own_packages=frozenset(["demo-core", "demo-cuda13"]),
+    held=frozenset(["demo-core", "demo-cuda13"]),
+)
+
+
+def having(**packages: Package | None) -> Host:
+    """The converged host with other packages; demo_core stands for demo-core, None for not there."""
+    changed = {name.replace("_", "-"): package for name, package in packages.items()}
+    all_of_them = {**WITH_PACKAGES.packages, **changed}
+    return WITH_PACKAGES._replace(packages={name: package for name, package in all_of_them.items() if package})
+
+
+def test_packages_of_the_right_version_are_left_alone():
+    assert not make_plan(PACKAGED, WITH_PACKAGES).changes
+
+
+@pytest.mark.parametrize("there", [None, Package("1:1.9-1", True), Package("1:2.0.1-1", True)])
+def test_a_package_that_is_missing_or_of_another_version_is_got_and_the_service_restarted(there):
+    plan = make_plan(PACKAGED, having(demo_core=there))
+    assert (plan.packages.get, plan.packages.drop, plan.action) == (("demo-core",), (), "restart")
+
+
+def test_any_version_will_do_where_none_is_asked_for():
+    want = PACKAGED._replace(packages=PACKAGED.packages._replace(version=""))
+    assert not make_plan(want, having(demo_core=Package("1:1.9-1", True))).changes
+
+
+def test_a_package_that_somebody_let_go_is_held_again_without_a_restart():
+    plan = make_plan(PACKAGED, having(demo_core=Package("1:2.0-1", False)))
+    assert (plan.packages.hold, plan.packages.get, plan.action) == (("demo-core",), (), None)
+    assert plan.changes
+
+
+def test_the_package_that_another_one_replaces_goes():
+    plan = make_plan(PACKAGED, having(demo=Package("1:1.0-1", False), demo_core=None, demo_cuda13=None))
+    assert plan.packages.drop == ("demo",)
+    assert plan.packages.get == ("demo-core", "demo-cuda13")
+
+
+def test_a_package_that_is_not_described_any_more_goes_if_it_came_from_here():
+    theirs = PACKAGED._replace(packages=PACKAGED.packages._replace(names=("demo-core",)))
+    assert make_plan(theirs, WITH_PACKAGES).packages.drop == ("demo-cuda13",)
+    not_ours = WITH_PACKAGES._replace(own_packages=frozenset(["demo-core"]))
+    assert not make_plan(theirs, not_ours).changes
+
+
+def test_absent_removes_the_packages_that_came_from_here_and_no_others():
+    host = WITH_PACKAGES._replace(own_packages=frozenset(["demo-core"]))
+    plan = make_plan(Service("demo", "absent", UNIT), host)
+    assert plan.packages.drop == ("demo-core",)
+
+
+def test_packages_show_in_summary_and_diff():
+    host = having(demo=Package("1:1.0-1", False), demo_core=Package("1:1.9-1", True))
+    plan = make_plan(PACKAGED, host)
+    assert "package demo-core 1:1.9-1 -> 2.0" in summary(plan, PACKAGED, host)
+    assert "package demo 1:1.0-1 -> none" in summary(plan, PACKAGED, host)
+    assert {"before": "1:1.9-1\n", "after": "2.0\n"}.items() <= diff(plan, PACKAGED, host)[0].items()
+
+
+@pytest.mark.parametrize(
+    ("version", "wanted", "same"),
+    [
+        ("1:4.7.1-1", "4.7.1", True),
+        ("1:4.7.1-1", "4.7.1-1", True),
+        ("1:4.7.1-1", "1:4.7.1-1", True),
+        ("4.9.0-1", "4.9.0", True),
+        ("1:4.7.10-1", "4.7.1", False),
+        ("1:4.7.1-2", "4.7.1-1", False),
+        ("2:4.7.1-1", "1:4.7.1-1", False),
+        ("1:4.7.1-1", "", True),
+    ],
+)
+def test_a_version_is_meant_without_epoch_and_revision(version, wanted, same):
+    assert matches(version, wanted) is same

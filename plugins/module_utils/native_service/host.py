@@ -25,6 +25,7 @@ import typing as t
 from pathlib import Path
 
 from . import health as healths
+from . import packages as pkgs
 from . import release as releases
 from .plan import File, FileState, Host, Plan, Service, make_plan
 from .systemd import Systemd, SystemdError
@@ -54,6 +55,7 @@ class ServiceHost:
         self._systemd = Systemd(run)
         self._manifest_file = self.root / "manifest.json"
         self._journal_file = self.root / "journal.json"
+        self._scratch = self.root / ".packages"
 
     # -- see ----------------------------------------------------------------------------------
 
@@ -63,6 +65,9 @@ class ServiceHost:
         # What a run that was cut has placed is ours, too.
         placed = {**dict.fromkeys(journal.get("files", {}), "restart"), **manifest.get("files", {})}
         own_user = manifest.get("user") or journal.get("user")
+        # Packages that a run which was cut found missing are ours by now.
+        fresh = {name for name, version in journal.get("packages", {}).items() if version is None}
+        own_packages = {*manifest.get("packages", []), *fresh}
         paths = [file.path for file in self.want.files] + list(placed) + [self.want.unit_path]
         state = self._systemd.show(self.unit)
         if state.file.startswith("masked") and self.want.state != "absent":
@@ -83,9 +88,17 @@ class ServiceHost:
             trying=state.active == "activating",
             enabled=state.file.startswith("enabled"),
             unfinished=bool(journal),
+            packages=self._packages({*own_packages, *manifest.get("held", [])}),
+            own_packages=frozenset(own_packages),
+            held=frozenset(manifest.get("held", [])),
             secrets=frozenset([*manifest.get("secrets", []), *journal.get("secrets", [])]),
             data=tuple(path for path in _data_directories(self.want.name) if Path(path).exists()),
         )
+
+    def _packages(self, known: t.Iterable[str]) -> dict[str, pkgs.Installed]:
+        want = self.want.packages
+        names = {*known, *(want.names if want else ()), *(want.replaces if want else ())}
+        return pkgs.manager(self._run).installed(names) if names else {}
 
     def _current(self) -> str | None:
         link = self.root / "current"
@@ -128,6 +141,19 @@ class ServiceHost:
         finally:
             shutil.rmtree(downloads, ignore_errors=True)
 
+    def fetch_packages(self, plan: Plan, have: Host) -> dict[str, str]:
+        """Download packages beside what runs. Returns their versions. Raises PackageError."""
+        if not plan.packages.get:
+            return {}
+        assert self.want.packages is not None
+        try:
+            return pkgs.manager(self._run).fetch(self.want.packages, plan.packages, have.packages, self._scratch)
+        except pkgs.PackageError:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            if not have.managed:
+                self._forget()
+            raise
+
     def check_files(self, plan: Plan) -> None:
         """Run the validation commands on the new files before any of them is live. Raises ServiceError."""
         release = self.root / (plan.current or "current")
@@ -167,15 +193,16 @@ class ServiceHost:
                 target.write_bytes(new.content)
         return copy / Path(file.path).relative_to(scope)
 
-    def apply(self, plan: Plan, have: Host) -> None:
+    def apply(self, plan: Plan, have: Host, versions: t.Mapping[str, str]) -> None:
         """Carry ``plan`` out. When the service does not get well, go back and raise ServiceError."""
         begun = time.time()
         self._begin(plan, have)
         try:
+            self._install_packages(plan, versions)
             self._place(plan)
             self._order(plan)
             reason = healths.wait(self.health, self._systemd, self.unit, self._run) if self._must_run(plan) else None
-        except (OSError, SystemdError, KeyError) as error:
+        except (OSError, SystemdError, KeyError, pkgs.PackageError, ServiceError) as error:
             reason = str(error)
         if reason:
             journal = self._systemd.journal(self.unit, begun)
@@ -189,21 +216,36 @@ class ServiceHost:
         """Write down the state to go back to. After a run that was cut, that is still the one before it."""
         self.root.mkdir(parents=True, exist_ok=True)
         if self._journal_file.exists():
-            known = _read_json(self._journal_file)
+            known = {"packages": {}, "held": [], **_read_json(self._journal_file)}
         else:
             # What systemd starts again and again is meant to run: the next time it may succeed, if it is left alone.
             active = have.active or have.trying
-            known = {"files": {}, "current": have.current, "active": active, "enabled": have.enabled}
+            known = {"files": {}, "packages": {}, "current": have.current, "active": active, "enabled": have.enabled}
+            known["held"] = sorted(name for name, package in have.packages.items() if package.held)
         known["made"] = [*known.get("made", []), *plan.make]
         known["user"] = known.get("user") or plan.add_user
         known["secrets"] = [*known.get("secrets", []), *(file.path for file in self.want.files if file.secret)]
         for path in [file.path for file in plan.write] + list(plan.remove):
             known["files"].setdefault(path, _frozen(have.files.get(path)))
+        for name in [*plan.packages.get, *plan.packages.drop]:
+            installed = have.packages.get(name)
+            known["packages"].setdefault(name, installed.version if installed else None)
         _write_file(self._journal_file, json.dumps(known).encode(), 0o600)
+
+    def _install_packages(self, plan: Plan, versions: t.Mapping[str, str]) -> None:
+        """Install what was fetched. It is the new program that has to accept the new files."""
+        manager = pkgs.manager(self._run) if self.want.packages else None
+        if manager and plan.packages.get:
+            manager.install(versions, plan.packages.drop, self._scratch)
+            self.check_files(plan)
+        elif manager and plan.packages.drop:
+            manager.remove(plan.packages.drop)
+        if manager:
+            manager.hold(plan.packages.hold, True)
 
     def _place(self, plan: Plan) -> None:
         for path in plan.make:
-            Path(path).mkdir(mode=0o755)
+            Path(path).mkdir(mode=0o755, exist_ok=True)  # a package may have brought it just now
         accounts = [file for file in plan.write if file.path.startswith("/etc/sysusers.d/")]
         for file in accounts:
             _place_file(file)
@@ -245,6 +287,10 @@ class ServiceHost:
                 self._systemd.order("stop", self.unit)
             if not known["enabled"] and now.file == "enabled":
                 self._systemd.enable(self.unit, False)
+            if known["packages"]:
+                manager = pkgs.manager(self._run)
+                manager.go_back(known["packages"], self._scratch)
+                manager.hold(known["held"], True)
             for path, state in known["files"].items():
                 _restore(Path(path), _thawed(state))
             self._switch(known["current"])
@@ -253,7 +299,7 @@ class ServiceHost:
             if known["active"]:
                 self._systemd.order("restart", self.unit)
                 problem = healths.wait(self._former_health(), self._systemd, self.unit, self._run)
-        except (OSError, SystemdError, KeyError) as error:
+        except (OSError, SystemdError, KeyError, pkgs.PackageError) as error:
             problem = str(error)
         if problem:
             raise ServiceError(f"{reason}. The previous state was put back but is not well either: {problem}", journal)
@@ -279,6 +325,7 @@ class ServiceHost:
         keep = {known["current"], _read_json(self._manifest_file).get("previous")}
         for name in set(releases.installed(self.root)) - keep:
             shutil.rmtree(self.root / name)
+        shutil.rmtree(self._scratch, ignore_errors=True)
         self._journal_file.unlink()
 
     def _forget(self) -> None:
@@ -289,7 +336,10 @@ class ServiceHost:
     def _finish(self, plan: Plan, have: Host) -> None:
         for name in plan.prune:
             shutil.rmtree(self.root / name)
+        shutil.rmtree(self._scratch, ignore_errors=True)
         known = _read_json(self._journal_file)  # what a run that was cut has made is in it, too
+        names = set(self.want.packages.names if self.want.packages else ())
+        fresh = {name for name, version in known["packages"].items() if version is None}
         directories = dict.fromkeys([*_read_json(self._manifest_file).get("directories", []), *known["made"]])
         manifest = {
             "files": {file.path: file.effect for file in self.want.files},
@@ -297,14 +347,20 @@ class ServiceHost:
             "previous": have.previous_to(plan.current),
             "secrets": [file.path for file in self.want.files if file.secret],
             "user": known["user"] or have.own_user,
+            "packages": sorted((have.own_packages | fresh) & names),
+            "held": sorted((have.held | set(plan.packages.hold)) & names),
             "health": self.health and self.health._asdict(),
         }
         _write_file(self._manifest_file, json.dumps(manifest, indent=1).encode(), 0o600)
         self._journal_file.unlink()
 
-    def remove(self, plan: Plan) -> None:
+    def remove(self, plan: Plan, have: Host) -> None:
         """Carry a removal out; repeating one that was cut is safe, since the manifest goes last."""
         self._order(plan._replace(daemon_reload=False))
+        if have.held:
+            pkgs.manager(self._run).hold(sorted(have.held & have.packages.keys()), False)
+        if plan.packages.drop:
+            pkgs.manager(self._run).remove(plan.packages.drop)
         for path in plan.remove:
             Path(path).unlink(missing_ok=True)
         manifest, journal = _read_json(self._manifest_file), _read_json(self._journal_file)
@@ -323,21 +379,23 @@ class ServiceHost:
 def bring(host: ServiceHost, delivered: Path | None) -> tuple[Plan, Host]:
     """Bring this host's service to its state. Return the plan that was carried out, and the host as it was.
 
-    Raises ServiceError, ReleaseError.
+    Raises ServiceError, ReleaseError, PackageError.
     """
     with host.locked():
         before = have = host.observe()
         first = plan = make_plan(host.want, have)
         if plan.forget or plan.purge:
-            host.remove(plan)
+            host.remove(plan, have)
             return first, before
         if plan.install:
             host.install(delivered)
             have = host.observe()
             plan = make_plan(host.want, have)
         if plan.changes:
-            host.check_files(plan)
-            host.apply(plan, have)
+            versions = host.fetch_packages(plan, have)
+            if not versions:
+                host.check_files(plan)
+            host.apply(plan, have, versions)
         return first, before
 
 

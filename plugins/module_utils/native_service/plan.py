@@ -7,6 +7,7 @@ from __future__ import annotations
 import typing as t
 from pathlib import PurePath
 
+from . import packages as pkgs
 from . import release as releases
 
 # What a change of a file asks of the running service, the weakest first.
@@ -47,6 +48,7 @@ class Service(t.NamedTuple):
     can_reload: bool = False
     user: str | None = None  # a user account that has to exist; None with a user that systemd makes up
     purge: bool = False
+    packages: pkgs.Packages | None = None
 
     @property
     def tree(self) -> tuple[str, ...]:
@@ -62,7 +64,9 @@ class Host(t.NamedTuple):
     an earlier run was cut between its first change and its last: what runs may not be what is on disk.
     ``ran`` is the release that ran before such a run. ``trying`` is True while systemd starts the service again and
     again. ``users`` are those of the service's users that exist, ``own_user`` is one that an earlier run added.
-    ``secrets`` are placed files whose content nobody may see.
+    ``secrets`` are placed files whose content nobody may see. ``packages`` are those installed, of all that are wanted,
+    replaced or were installed earlier; ``own_packages`` are those that earlier runs installed, ``held`` those that they
+    held back from upgrades.
     """
 
     files: t.Mapping[str, FileState]
@@ -82,6 +86,9 @@ class Host(t.NamedTuple):
     ran: str | None = None
     trying: bool = False
     secrets: frozenset[str] = frozenset()
+    packages: t.Mapping[str, pkgs.Installed] = {}
+    own_packages: frozenset[str] = frozenset()
+    held: frozenset[str] = frozenset()
 
     def previous_to(self, current: str | None) -> str | None:
         """Return the release that stays beside ``current``: what ran last, to go back to without a download."""
@@ -106,6 +113,7 @@ class Plan(t.NamedTuple):
     prune: tuple[str, ...] = ()
     forget: bool = False  # remove everything that was ever placed
     purge: tuple[str, ...] = ()
+    packages: pkgs.Changes = pkgs.Changes()
 
     @property
     def changes(self) -> bool:
@@ -123,10 +131,11 @@ def make_plan(want: Service, have: Host) -> Plan:
     write = tuple(file for file in want.files if _differs(file, have.files.get(file.path)))
     wanted = {file.path for file in want.files}
     remove = tuple(path for path in have.placed if path not in wanted)
+    packages = _packages(want.packages, have)
     effect = _strongest(
         [file.effect for file in write],
         [have.placed[path] for path in remove],
-        ["restart"] if switch or have.unfinished else [],
+        ["restart"] if switch or packages.get or packages.drop or have.unfinished else [],
     )
     return Plan(
         install=install,
@@ -136,11 +145,29 @@ def make_plan(want: Service, have: Host) -> Plan:
         remove=remove,
         make=tuple(path for path in want.tree if path not in have.directories),
         add_user=want.user if want.user not in have.users else None,
-        daemon_reload=want.unit_path in [file.path for file in write] or have.unfinished,
+        daemon_reload=want.unit_path in [file.path for file in write] or bool(packages.get) or have.unfinished,
         enable=None if have.enabled == (want.state == "started") else not have.enabled,
         action=_action(want, have, effect),
         prune=_outdated(current, have) if want.release and not install else (),
+        packages=packages,
     )
+
+
+def _packages(want: pkgs.Packages | None, have: Host) -> pkgs.Changes:
+    """What is there in a version that will do stays. What an earlier run installed and nobody wants goes."""
+    names = want.names if want else ()
+    unwanted = (have.own_packages - set(names)) | set(want.replaces if want else ())
+    get = tuple(name for name in names if not _serves(have.packages.get(name), want.version if want else ""))
+    return pkgs.Changes(
+        get=get,
+        drop=tuple(sorted(unwanted & have.packages.keys())),
+        # To install a package that is held lets it go.
+        hold=tuple(name for name in names if name in get or not have.packages[name].held),
+    )
+
+
+def _serves(installed: pkgs.Installed | None, version: str) -> bool:
+    return installed is not None and pkgs.matches(installed.version, version)
 
 
 def _removal(want: Service, have: Host) -> Plan:
@@ -156,6 +183,7 @@ def _removal(want: Service, have: Host) -> Plan:
         action="stop" if have.active else None,
         forget=True,
         purge=purge,
+        packages=pkgs.Changes(drop=tuple(sorted(have.own_packages & have.packages.keys()))),
     )
 
 
@@ -171,7 +199,8 @@ def _action(want: Service, have: Host, effect: str) -> str | None:
     if want.state == "stopped":
         return "stop" if have.active else None
     if not have.active:
-        return "start"
+        # What is starting now may be up, as it was, before it is told to start.
+        return "restart" if have.trying and effect != "none" else "start"
     if effect == "reload" and not want.can_reload:
         return "restart"
     return None if effect == "none" else effect
@@ -190,6 +219,8 @@ def summary(plan: Plan, want: Service, have: Host) -> list[str]:
     lines = []
     if plan.switch:
         lines.append(f"release {before} -> {version}")
+    lines += [f"package {name} {before} -> {after}" for name, before, after in _package_changes(plan, want, have)]
+    lines += [f"hold package {name}" for name in plan.packages.hold]
     lines += [f"directory {path}" for path in plan.make]
     lines += [f"add user {plan.add_user}"] if plan.add_user else []
     lines += [f"remove user {plan.remove_user}"] if plan.remove_user else []
@@ -207,11 +238,22 @@ def summary(plan: Plan, want: Service, have: Host) -> list[str]:
     return lines
 
 
+def _package_changes(plan: Plan, want: Service, have: Host) -> t.Iterator[tuple[str, str, str]]:
+    """Name, version before and version after; which one is the newest is known when it has been installed."""
+    wanted = (want.packages.version if want.packages else "") or "newest"
+    for name in plan.packages.get:
+        yield name, have.packages[name].version if name in have.packages else "none", wanted
+    for name in plan.packages.drop:
+        yield name, have.packages[name].version, "none"
+
+
 def diff(plan: Plan, want: Service, have: Host) -> list[dict[str, str]]:
     """Return the plan in Ansible's diff format. The content of a secret never appears."""
     entries = []
     if plan.switch and want.release:
         entries.append(_entry(f"{want.name} release", _version(have), want.release.version))
+    for name, before, after in _package_changes(plan, want, have):
+        entries.append(_entry(f"package {name}", f"{before}\n", f"{after}\n"))
     for file in plan.write:
         state = have.files.get(file.path)
         secret = file.secret or file.path in have.secrets

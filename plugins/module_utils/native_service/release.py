@@ -38,6 +38,10 @@ class ReleaseError(Exception):
     """A release could not be had. The text says which, why, and what to do."""
 
 
+class DownloadError(ReleaseError):
+    """A server gave no answer, or no good one."""
+
+
 class Release(t.NamedTuple):
     """What is to be installed. ``url`` and ``checksum_url`` have no placeholders left."""
 
@@ -151,8 +155,12 @@ def fetch(release: Release, directory: Path, local: bool = False) -> tuple[Path,
         expected = release.sha256 or _published_checksum(release)
         archive = directory / release.filename
         if not (archive.exists() and sha256_of(archive) == expected):
-            _download(release.url, archive)
+            download(release.url, archive)
         verify(archive, expected, release.url)
+    except DownloadError as error:
+        raise ReleaseError(
+            f"{error}. Where hosts have no way out, set gpufleet_release_delivery: controller, or gpufleet_mirror_url"
+        ) from error
     except OSError as error:
         shutil.rmtree(directory, ignore_errors=True)  # on a full disk, leave the room to the host
         raise ReleaseError(f"cannot download {release.url} to {directory}: {error.strerror or error}") from error
@@ -189,7 +197,8 @@ def _published_checksum(release: Release) -> str:
     raise ReleaseError(f"{url} has no checksum for {release.filename}: is the version right?")
 
 
-def _download(url: str, target: Path) -> None:
+def download(url: str, target: Path) -> None:
+    """Fetch a file. Raises ReleaseError."""
     part = target.with_name(target.name + ".part")
     _retrying(url, lambda: _continue(url, part))
     part.replace(target)
@@ -260,10 +269,7 @@ def _retrying(url: str, attempt: t.Callable[[], T]) -> T:
         if pause is None:
             break
         time.sleep(pause)
-    raise ReleaseError(
-        f"cannot download {url}: {reason}. Where hosts have no way out, set gpufleet_release_delivery: controller, "
-        "or gpufleet_mirror_url"
-    )
+    raise DownloadError(f"cannot download {url}: {reason}")
 
 
 # -- unpack -------------------------------------------------------------------------------------

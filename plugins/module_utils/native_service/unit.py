@@ -61,19 +61,24 @@ SINCE = {"RestartSteps": 254, "RestartMaxDelaySec": 254}
 HEADER = "# Written by gpufleet.monitoring. To change a directive on one host, use: systemctl edit {name}\n"
 
 
-def render(name: str, sections: t.Mapping[str, t.Mapping[str, t.Any]], systemd_version: int) -> str:
-    """Return the unit file of service ``name``.
+def render(
+    name: str,
+    sections: t.Mapping[str, t.Mapping[str, t.Any]],
+    systemd_version: int,
+    defaults: t.Mapping[str, t.Mapping[str, t.Any]] = DEFAULTS,
+) -> str:
+    """Return the unit file of service ``name``, or with no ``defaults`` a drop-in.
 
     ``sections`` is section -> directive -> value. A value is a string, a number, a boolean, a list
-    (the directive is repeated) or None (the default is dropped).
+    (the directive is repeated; an empty text in it takes away what is there) or None (the default is dropped).
 
     Raises ValueError for a value that a unit file cannot hold.
     """
     blocks = []
-    for section in list(DEFAULTS) + [name for name in sections if name not in DEFAULTS]:
+    for section in list(defaults) + [name for name in sections if name not in defaults]:
         given = sections.get(section) or {}
         # What is particular to the service stands first in the file, and wins.
-        directives = {**given, **{**DEFAULTS.get(section, {}), **given}}
+        directives = {**given, **{**defaults.get(section, {}), **given}}
         lines = [
             f"{directive}={text}"
             for directive, value in directives.items()
