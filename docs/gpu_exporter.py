@@ -24,9 +24,9 @@ Written by `docs/gpu_exporter.py`. What it serves is in [metrics.md](metrics.md)
 
 One process serves (`/metrics`, `/health`, port 9500), another one samples and may be killed at any time. A scrape is
 answered from memory and never waits for a driver. If a collector does not answer within its `deadline`, the sampling
-process is replaced and the driver left alone for `server.retry_after`, doubled each time up to ten minutes; counters
-go on where they were. The collectors run in lanes (NVML; PCI bus; Docker; host; BMC): what blocks in one holds up no
-other.
+process is replaced, and the GPU that did not answer, or the whole driver, left alone for `server.retry_after`, doubled
+each time up to ten minutes; the other GPUs are read, and counters go on where they were. The collectors run in lanes
+(NVML; PCI bus; Docker; host; BMC): what blocks in one holds up no other.
 
 ```
 gpu-exporter --config FILE         serve
@@ -49,7 +49,8 @@ newer and nothing else.
 | `passthrough` | bound to vfio-pci or the like for a virtual machine; no value is served for it |
 | `driver_mismatch` | the loaded kernel module and the library are of different versions: reboot, or reload the module |
 | `no_driver` | no library, no module, or nothing bound to the GPU |
-| `unresponsive` | NVML did not answer within the deadline |
+| `unresponsive` | NVML, or this one GPU, did not answer within the deadline |
+| `unknown` | NVML may not be asked (rights), or failed in another way; `dc_exporter_gpu_available` is absent |
 
 ## Temperatures of VRAM and hotspot
 
@@ -59,9 +60,21 @@ sysfs' `resource0`, for the exact PCI ids of `thermal_sources.toml`, and every v
 lockdown (Secure Boot), or with `CONFIG_IO_STRICT_DEVMEM`, do not allow it while the driver is bound; then the value is
 absent and the failure counted.
 
-## GPU_AER_ERROR_STATE
+## Who is believed
 
-0 no PCIe error since boot, 1 correctable ones, 2 nonfatal ones, 3 fatal ones: the worst counts.
+Clients of a host may be strangers, so what they can write says as little as possible:
+
+- Labels of a container count when they were given to it (`docker run --label`), not when they come with its image.
+- A process is in a container when its control group says so, and not when that group is below the user's own systemd
+  (`user@UID.service`), where users name groups as they like: there it is the user's.
+- XIDs in the kernel's log count when the kernel itself says them, at a line's beginning.
+- Names of containers, users and devices are cut and escaped; series are bounded for each collector and container.
+
+## It holds the GPUs open
+
+NVML keeps the device nodes of all GPUs open. Before a GPU is reset (`nvidia-smi --gpu-reset`), its MIG mode changed,
+the module unloaded, or a GPU handed to vfio-pci for a virtual machine, stop `gpu_exporter` (and DCGM), and start it
+after.
 
 ## Configuration
 

@@ -85,7 +85,10 @@ def test_an_exporter_that_hangs_is_restarted(sh, port):
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({"dcgm_repository_url": "{mirror}/no", "dcgm_repository_key_url": "{mirror}/wrong.pub"}, ["/no/", "does not have a Release file"]),
+        (
+            {"dcgm_repository_url": "{mirror}/no", "dcgm_repository_key_url": "{mirror}/wrong.pub"},
+            ["/no/", "does not have a Release file"],
+        ),
         ({"dcgm_repository_url": "http://127.0.0.1:9/"}, ["the key", "127.0.0.1:9", "Connection refused"]),
         ({"dcgm_repository_key_url": "{mirror}/wrong.pub"}, ["cannot be used", "wrong.pub", "signature"]),
         ({"dcgm_repository_key_sha256": "0" * 64}, ["not the expected key", "0" * 64]),
@@ -104,7 +107,7 @@ def test_packages_that_cannot_be_had_change_nothing(lab, run, sh, port, variable
 
 
 def test_a_release_that_does_not_start_is_taken_back(run, sh, port):
-    done = run(dcgm_exporter_version="4.9.1")
+    done = run(dcgm_exporter_version="4.8.9")
     assert done.rc != 0
     assert "the previous state is back and runs" in done.messages()
     assert packages(sh)["datacenter-gpu-manager-exporter"] == ("4.8.4-1", "hold")

@@ -35,8 +35,9 @@ def test_a_second_run_changes_nothing_not_even_in_check_mode(fleet):
         assert done.changed == 0
 
 
-def test_a_worker_costs_at_most_five_tasks(fleet):
-    done = run_playbook("gpu_workers", "--limit", "gpu2", inventory=fleet)
+@pytest.mark.parametrize("role", ["node_exporter", "dcgm", "gpu_exporter"])
+def test_a_role_costs_a_worker_at_most_five_tasks(fleet, role):
+    done = run_playbook("gpu_workers", "--limit", "gpu1", "--tags", role, inventory=fleet)
     assert sum(done.stats["gpu2"][kind] for kind in ("ok", "skipped")) <= 5
 
 

@@ -67,13 +67,12 @@ def test_the_port_is_left_to_dcgm_when_its_unit_is_enabled(worker):
     connection.request("GET", "/metrics")
     assert b"DCGM_FI_DEV_GPU_TEMP" in connection.getresponse().read()  # Prometheus stays connected like this
     worker.enable_dcgm()
-    worker.served(False)
+    metrics = worker.exporter.wait(lambda metrics: metrics.value("gpu_exporter_dcgm_served") == 0)
     with pytest.raises((OSError, http.client.HTTPException)):
         connection.request("GET", "/metrics")
         connection.getresponse()
     with socket.create_server(("127.0.0.1", worker.port)):
         pass  # as DCGM will
-    metrics = worker.exporter.wait(lambda metrics: metrics.value("gpu_exporter_dcgm_served") == 0)
     assert metrics.values("DCGM_FI_DEV_GPU_TEMP") == []
     assert metrics.values("gpu_power_watts")
     assert worker.exporter.health()[0] == 200

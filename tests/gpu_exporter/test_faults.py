@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -60,14 +61,24 @@ def test_nvml_that_blocks_for_ever_is_left_and_found_again(exporter):
     assert healed.value("gpu_power_watts", gpu="0")
 
 
-def test_one_call_that_blocks_for_one_gpu_does_not_stop_what_asks_no_driver(exporter):
-    machine = Machine.of("a100", "a100")
+def test_a_gpu_that_blocks_takes_no_other_along(exporter):
+    machine = Machine.of("a100", "a100", "a100")
     running = exporter(machine)
     running.wait(good)
     machine.block(1, "nvmlDeviceGetPowerUsage")
-    metrics = running.wait(lambda metrics: up(metrics, "gpu") == 0)
-    assert metrics.value("gpu_state", gpu="0", state="ok") is not None
+    metrics = running.wait(in_state("unresponsive", gpu="1"))
+    assert metrics.value("gpu_state", gpu="0", state="ok") == 1
+    assert metrics.value("gpu_state", gpu="2", state="ok") == 1
+
+    def others(metrics):
+        return [labels["gpu"] for labels, _ in metrics.series("gpu_power_watts")] == ["0", "2"]
+
+    metrics = running.wait(others)
+    assert metrics.series("DCGM_FI_DEV_GPU_TEMP", gpu="1") == []
     assert up(metrics, "system") == 1
+    machine.unblock(1, "nvmlDeviceGetPowerUsage")
+    metrics = running.wait(lambda metrics: len(metrics.values("gpu_power_watts")) == 3, 30)
+    assert metrics.value("gpu_state", gpu="1", state="ok") == 1
 
 
 def test_a_slow_driver_is_no_fault(exporter):
@@ -362,3 +373,16 @@ def test_clients_that_never_read_do_not_keep_others_from_reading(exporter):
     finally:
         for connection in idle:
             connection.close()
+
+
+def test_connections_that_say_nothing_do_not_keep_prometheus_out(exporter):
+    """Any container of a host reaches its ports; what it opens and feeds drop by drop must not be all there is."""
+    running = exporter(Machine.of("a100"))
+    running.wait(good)
+    with contextlib.ExitStack() as held:
+        for _ in range(300):
+            connection = held.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=5))
+            with contextlib.suppress(OSError):
+                connection.sendall(b"GET /metrics HTTP/1.1\r\nX: ")
+        for _ in range(5):
+            assert running.metrics().values("gpu_power_watts")

@@ -47,7 +47,8 @@ def test_docker_that_goes_and_comes(exporter, machine, daemon, tmp_path):
     gone = running.wait(lambda metrics: held(metrics) == set())
     assert gone.value("gpu_power_watts", gpu="0") > 0
     again = Daemon(tmp_path / "docker.sock")
-    again.add("thesis", labels={"ds01.user": "bob"}, requests=[request([machine.gpus[0].uuid], driver="nvidia")])
+    given = [request([machine.gpus[0].uuid], driver="nvidia")]
+    again.add("thesis", labels={"ds01.user": "bob"}, requests=given, number=2)
     running.wait(lambda metrics: held(metrics) == {"bob"})
     again.close()
 

@@ -242,6 +242,8 @@ def _checked(field: dataclasses.Field[t.Any], default: t.Any, value: t.Any, wher
     minimum = field.metadata["minimum"]
     if minimum is not None and not minimum <= value < float("inf"):
         raise ConfigError(f"{where} is at least {minimum:g}, not {value!r}")
+    if field.name == "port" and value > 65535:
+        raise ConfigError(f"{where} is a port, at most 65535, not {value!r}")
     return value
 
 

@@ -1,4 +1,5 @@
-"""Docker's API over its Unix socket, of which two questions are asked: which containers there are, and what one is.
+"""Docker's API over its Unix socket, of which three questions are asked: which containers there are, what one is, and
+which labels come with its image.
 
 GET only, one connection an answer, no library: http.client brings the email package along, which is megabytes.
 Source: Docker Engine API, ContainerList and ContainerInspect; RFC 9112 for the messages.
@@ -19,6 +20,7 @@ _HEX = re.compile(rb"[0-9a-fA-F]{1,8}")
 _DECIMAL = re.compile(rb"[0-9]{1,12}")
 _STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: .*)?")
 _ID = re.compile(r"[0-9a-zA-Z][0-9a-zA-Z_.-]*")
+_IMAGE = re.compile(r"(sha256:)?[0-9a-f]{64}")
 
 Json = dict[str, t.Any]
 
@@ -56,6 +58,18 @@ class Docker:
         if not isinstance(found, dict):
             raise DockerError("Docker's answer is no object")
         return found
+
+    def image_labels(self, image: str, timeout: float) -> dict[str, t.Any]:
+        """Return the labels that an image gives to its containers; none when it is gone. Raises DockerError."""
+        if not _IMAGE.fullmatch(image):
+            raise DockerError(f"{image!r} is no id of an image")
+        try:
+            found = self._get(f"/images/{image}/json", timeout)
+        except NoSuchContainer:
+            return {}
+        settings = found.get("Config") if isinstance(found, dict) else None
+        labels = settings.get("Labels") if isinstance(settings, dict) else None
+        return labels if isinstance(labels, dict) else {}
 
     def _get(self, path: str, timeout: float) -> t.Any:
         """Return the JSON at a path. Raises DockerError."""

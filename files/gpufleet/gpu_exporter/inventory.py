@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import re
 import threading
 import typing as t
 
@@ -37,6 +38,15 @@ class Gpu:
     model: str
     mig_enabled: bool = False
     mig: tuple[MigInstance, ...] = ()
+
+    @property
+    def gpu_instances(self) -> tuple[MigInstance, ...]:
+        """Its GPU instances: of several compute instances in one, the first, and the profile of the whole."""
+        found: dict[int, MigInstance] = {}
+        for mig in self.mig:
+            profile = re.sub(r"^\d+c\.", "", mig.profile)  # 1c.3g.20gb is a third of a 3g.20gb
+            found.setdefault(mig.gpu_instance, dataclasses.replace(mig, profile=profile))
+        return tuple(found.values())
 
     def labels(self, hostname: str, driver_version: str) -> tuple[str, ...]:
         """Return the values of metrics.GPU."""
@@ -76,6 +86,10 @@ class Inventory:
     problem: Problem | None = None
     complete: bool = False
     """Whether NVML has been asked at all."""
+    library_replaced: bool = False
+    """Whether the driver was upgraded on the disk while it is in use."""
+    failures: tuple[str, ...] = ()
+    """Parts that did not answer."""
 
 
 class Store:

@@ -261,11 +261,16 @@ GPU_AVAILABLE = _family(
 GPU_STATE = _family(
     "gpu_state", "presence", "gauge", (*GPU, "state"), "",
     "1 for the state that the GPU is in, 0 for the others: ok, lost, passthrough, driver_mismatch, no_driver, "
-    "unresponsive.", "sysfs, NVML",
+    "unresponsive, unknown.", "sysfs, NVML",
 )
 GPU_STATE_INFO = _family(
     "gpu_state_info", "presence", "gauge", (*GPU, "state", "reason"), "",
     "1, with the reason of the state in words.", "sysfs, NVML",
+)
+LIBRARY_REPLACED = _family(
+    "gpu_nvml_library_replaced", "presence", "gauge", (), "",
+    "1 when NVML's library on the disk is another than the one in use: the driver was upgraded, and new jobs fail "
+    "until its module is loaded anew. Absent while NVML does not answer.", "/proc/self/maps, stat",
 )
 NVML_UP = _family(
     "gpu_nvml_up", "presence", "gauge", ("reason",), "",

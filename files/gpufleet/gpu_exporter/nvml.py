@@ -23,7 +23,12 @@ _ANSWER_SECONDS = 0.5
 """How long an answer counts as that of this moment, for collectors that ask the same one after the other."""
 
 REINIT_SECONDS = 60.0
-"""NVML lists GPUs when it is initialised. While one is missing it is initialised again this often."""
+"""NVML lists GPUs when it is initialised. While one is missing it is initialised again after so long ..."""
+REINIT_LONGEST = 600.0
+"""... and, when that has brought none of them back, after twice as long each time, up to this."""
+
+_LIBRARY_SECONDS = 30.0
+"""From one look at the library on the disk to the next."""
 
 # What a card, a driver or a user's rights may lack. Such a value is absent, which is no failure.
 _ABSENT = {
@@ -107,19 +112,32 @@ def ask(function: t.Callable[..., T], *args: t.Any) -> T | None:
 class Session:
     """NVML from its initialisation on."""
 
-    def __init__(self) -> None:
+    def __init__(self, may_ask: t.Callable[[str], bool] = lambda bus_id: True) -> None:
+        """``may_ask`` is asked before each GPU, by bus id: one that blocks must not take all others along."""
+        self.may_ask = may_ask
         self.devices: list[Device] = []
         self.generation = 0
         """Grows with each initialisation: handles and event sets of an older one are void."""
         self.driver_version = ""
+        self.before_close: list[t.Callable[[], None]] = []
+        """What has to be freed while NVML still is initialised."""
         self._open = False
         self._opened_at = 0.0
         self._lost: dict[str, str] = {}
         self._known: dict[int, Gpu] = {}
+        self._skipped: set[str] = set()
+        """GPUs that were not listed because they must not be asked."""
+        self._missing: frozenset[str] = frozenset()
+        self._patience = REINIT_SECONDS
+        self._replaced, self._looked = False, 0.0
 
-    def refresh(self, with_processes: bool) -> Inventory:
-        """Look again which GPUs there are. Raises NvmlDown."""
-        if self._open and self._wants_reinit():
+    def know(self, gpus: t.Iterable[Gpu]) -> None:
+        """Learn which GPU had which index: a lost one does not say it."""
+        self._known.update({gpu.index: gpu for gpu in gpus})
+
+    def refresh(self, with_processes: bool, expected: t.Collection[str] = ()) -> Inventory:
+        """Look again which GPUs there are. ``expected`` are those that the driver has, by bus id. Raises NvmlDown."""
+        if self._open and self._wants_reinit(expected):
             self.close()
         if not self._open:
             self._init()
@@ -136,11 +154,22 @@ class Session:
     def close(self) -> None:
         """Shut NVML down, so that the next refresh initialises it."""
         self._open, self.devices = False, []
+        for free in self.before_close:
+            free()
         with contextlib.suppress(pynvml.NVMLError):  # it was down
             pynvml.nvmlShutdown()
 
-    def _wants_reinit(self) -> bool:
-        return bool(self._lost) and time.monotonic() - self._opened_at > REINIT_SECONDS
+    def _wants_reinit(self, expected: t.Collection[str]) -> bool:
+        if any(self.may_ask(bus_id) for bus_id in self._skipped):
+            return True
+        listed = {device.gpu.pci_bus_id for device in self.devices}
+        missing = frozenset([*self._lost, *(bus_id for bus_id in expected if bus_id not in listed)])
+        if missing != self._missing:
+            self._missing, self._patience = missing, REINIT_SECONDS
+        if not missing or time.monotonic() - self._opened_at <= self._patience:
+            return False
+        self._patience = min(2 * self._patience, REINIT_LONGEST)
+        return True
 
     def _init(self) -> None:
         try:
@@ -150,34 +179,41 @@ class Session:
             self._lost = {}
             self.driver_version = pynvml.nvmlSystemGetDriverVersion()
             self.devices = self._list_devices()
-        except NvmlDown:
-            self.close()
-            raise
         except pynvml.NVMLError as error:
             self.close()
             raise NvmlDown(_problem(error)) from error
+        except Exception:
+            self.close()
+            raise
 
     def _list_devices(self) -> list[Device]:
         devices = []
+        self._skipped = set()
         for index in range(pynvml.nvmlDeviceGetCount()):
+            if index in self._known and not self.may_ask(self._known[index].pci_bus_id):
+                self._skipped.add(self._known[index].pci_bus_id)
+                continue
             try:
                 handle = pynvml.nvmlDeviceGetHandleByIndex(index)
                 devices.append(Device(_identify(index, handle), handle))
-            except pynvml.NVMLError as error:
-                if error.value in _PROBLEMS:
+            except (pynvml.NVMLError, GpuLost) as error:
+                if isinstance(error, pynvml.NVMLError) and error.value in _PROBLEMS:
                     raise NvmlDown(_problem(error)) from error
                 # A lost GPU does not even say which one it is; the index tells when it has been seen before.
                 if index in self._known:
                     self._lost[self._known[index].pci_bus_id] = str(error)
-        self._known.update({device.gpu.index: device.gpu for device in devices})
+        self.know(device.gpu for device in devices)
         return devices
 
     def _inventory(self, with_processes: bool) -> Inventory:
         processes: list[Process] = []
+        failures: list[str] = []
         trust = with_processes and not _WRONG_PROCESSES[0] <= _version(self.driver_version) < _WRONG_PROCESSES[1]
         for device in self.devices:
+            if not self.may_ask(device.gpu.pci_bus_id):
+                continue
             try:
-                migs = _mig_devices(device)
+                migs = _mig_devices(device, failures)
                 device.gpu = dataclasses.replace(
                     device.gpu, mig_enabled=migs is not None, mig=tuple(instance for instance, _ in migs or ())
                 )
@@ -187,15 +223,24 @@ class Session:
                 self._lost.pop(device.gpu.pci_bus_id, None)
             except GpuLost as error:
                 self._lost[device.gpu.pci_bus_id] = str(error)
-            except pynvml.NVMLError:
-                pass  # the collectors say what does not answer
+            except pynvml.NVMLError as error:
+                # What its instances were is not what they are.
+                device.gpu = dataclasses.replace(device.gpu, mig=())
+                failures.append(f"GPU {device.gpu.index}: {error}")
         return Inventory(
             gpus=tuple(device.gpu for device in self.devices),
             lost=dict(self._lost),
             processes=tuple(processes),
             driver_version=self.driver_version,
             complete=True,
+            library_replaced=self._library_replaced_lately(),
+            failures=tuple(failures),
         )
+
+    def _library_replaced_lately(self) -> bool:
+        if time.monotonic() - self._looked > _LIBRARY_SECONDS:
+            self._replaced, self._looked = self.library_replaced(), time.monotonic()
+        return self._replaced
 
     @staticmethod
     def library_replaced() -> bool:
@@ -231,16 +276,22 @@ def _identify(index: int, handle: t.Any) -> Gpu:
     return Gpu(index, uuid, sysfs_bus_id(_text(bus_id)), minor, model)
 
 
-def _mig_devices(device: Device) -> list[tuple[MigInstance, t.Any]] | None:
-    """Return the MIG devices with their handles, None when MIG is off. Raises GpuLost, NvmlDown."""
+def _mig_devices(device: Device, failures: list[str]) -> list[tuple[MigInstance, t.Any]] | None:
+    """Return the MIG devices with their handles, None when MIG is off; one that fails is left out.
+
+    Raises GpuLost, NvmlDown, pynvml.NVMLError.
+    """
     mode = device.ask(pynvml.nvmlDeviceGetMigMode)
     if not mode or mode[0] != pynvml.NVML_DEVICE_MIG_ENABLE:
         return None
     found = []
     for slot in range(device.ask(pynvml.nvmlDeviceGetMaxMigDeviceCount) or 0):
-        handle = device.ask(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, slot)
-        if handle is not None:
-            found.append((_identify_mig(handle), handle))
+        try:
+            handle = device.ask(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, slot)
+            if handle is not None:
+                found.append((_identify_mig(handle), handle))
+        except pynvml.NVMLError as error:
+            failures.append(f"GPU {device.gpu.index}: MIG device {slot}: {error}")
     return found
 
 
@@ -322,27 +373,44 @@ class XidEvents:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._sets: dict[str, t.Any] = {}
-        """An event set for each GPU, by bus id: waiting for a lost one fails, and must not make the others deaf."""
-        self._generation = 0
+        """An event set for each GPU, by bus id: what fails for one must not make the others deaf."""
+        session.before_close.append(self._free)
 
     def poll(self) -> t.Iterator[tuple[str, int]]:
         """Yield bus id and code of each error since the last time. Raises pynvml.NVMLError behind what it has found."""
-        if self._generation != self._session.generation:
-            self._register()
-        for bus_id, events in self._sets.items():
-            for code in _drain(events):
-                yield bus_id, code
-
-    def _register(self) -> None:
-        """Event sets end with the initialisation that they were made in."""
-        self._sets, self._generation = {}, self._session.generation
+        failure: pynvml.NVMLError | None = None
         for device in self._session.devices:
-            events = pynvml.nvmlEventSetCreate()
+            bus_id = device.gpu.pci_bus_id
+            if not self._session.may_ask(bus_id):
+                continue
             try:
-                ask(pynvml.nvmlDeviceRegisterEvents, device.handle, pynvml.nvmlEventTypeXidCriticalError, events)
-                self._sets[device.gpu.pci_bus_id] = events
+                if bus_id not in self._sets:
+                    self._register(device)
+                for code in _drain(self._sets[bus_id]):
+                    yield bus_id, code
             except GpuLost as error:
                 self._session.lost(device, error)
+            except pynvml.NVMLError as error:
+                failure = error
+        if failure is not None:
+            raise failure
+
+    def _register(self, device: Device) -> None:
+        """Raises GpuLost, NvmlDown, pynvml.NVMLError; it is tried again with the next poll."""
+        events = pynvml.nvmlEventSetCreate()
+        try:
+            ask(pynvml.nvmlDeviceRegisterEvents, device.handle, pynvml.nvmlEventTypeXidCriticalError, events)
+        except Exception:
+            pynvml.nvmlEventSetFree(events)
+            raise
+        self._sets[device.gpu.pci_bus_id] = events
+
+    def _free(self) -> None:
+        """Event sets end with the initialisation that they were made in."""
+        for events in self._sets.values():
+            with contextlib.suppress(pynvml.NVMLError):
+                pynvml.nvmlEventSetFree(events)
+        self._sets = {}
 
 
 def _drain(events: t.Any) -> t.Iterator[int]:

@@ -24,12 +24,16 @@ class PciGpu(t.NamedTuple):
 def gpus(sysfs: str) -> list[PciGpu]:
     """Return the NVIDIA GPUs on the bus, by address. A device that goes while it is read is not there.
 
+    Virtual functions (SR-IOV, for vGPU) are parts of a GPU that is there itself.
+
     Raises OSError when there is no PCI bus at all.
     """
     found = []
     for bus_id in sorted(os.listdir(f"{sysfs}/bus/pci/devices")):
         directory = f"{sysfs}/bus/pci/devices/{bus_id}"
         try:
+            if os.path.lexists(f"{directory}/physfn"):
+                continue
             if _hex(f"{directory}/vendor") == NVIDIA and _hex(f"{directory}/class") >> 16 == _DISPLAY:
                 found.append(PciGpu(bus_id.lower(), _hex(f"{directory}/device"), _driver(directory)))
         except (OSError, ValueError):

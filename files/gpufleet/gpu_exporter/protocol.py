@@ -23,10 +23,12 @@ class Order(t.NamedTuple):
     """Why, in words."""
     once: bool = False
     """Read every collector once and end."""
+    quarantine: t.Mapping[str, float] = {}
+    """GPU (bus id) to seconds for which it must not be asked, because it blocked who did."""
 
 
 class Report(t.NamedTuple):
-    """A collector begins, or has ended, a reading."""
+    """A collector begins, or has ended, a reading, or turns to another GPU in it."""
 
     collector: str
     begins: bool
@@ -39,6 +41,8 @@ class Report(t.NamedTuple):
     error: str | None = None
     """Why the reading as a whole failed."""
     state: t.Any = None
+    subject: str = ""
+    """The GPU that is read from now on, by bus id."""
 
 
 def encode(message: Order | Report) -> bytes:

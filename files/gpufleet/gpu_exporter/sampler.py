@@ -31,7 +31,9 @@ def main() -> int:
     reports = _take_stdout()
     order = protocol.decode_order(sys.stdin.buffer.readline())
     settings = config.load(order.config) if order.config else config.Config()
-    context = Context(settings, Store(socket.gethostname()))
+    now = time.monotonic()
+    quarantine = {bus_id: now + seconds for bus_id, seconds in order.quarantine.items()}
+    context = Context(settings, Store(socket.gethostname()), quarantine)
     active = collectors.build(context)
     for collector in active:
         if order.states.get(collector.name) is not None:
@@ -128,7 +130,10 @@ class _Lane(threading.Thread):
         return self._context.config.section(collector.name).interval
 
     def _read(self, collector: Collector) -> None:
-        self._reports.send(protocol.Report(collector.name, begins=True))
+        begins = protocol.Report(collector.name, begins=True)
+        self._reports.send(begins)
+        if self.name == "nvml":
+            self._context.progress = lambda bus_id: self._reports.send(begins._replace(subject=bus_id))
         out, error, began = Readings(), None, time.monotonic()
         try:
             collector.collect(out)

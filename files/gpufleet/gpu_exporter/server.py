@@ -19,7 +19,7 @@ if t.TYPE_CHECKING:
     from .supervisor import Supervisor
 
 _CONNECTIONS = 128
-"""Served at the same time; further ones are closed. Prometheus needs one."""
+"""Served at the same time; a further one takes the place of the one that has been silent longest."""
 
 _POLL = 0.5
 """Seconds between looks at whether a port is to be had or given up."""
@@ -91,6 +91,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+        t.cast("HttpServer", self.server).answered(self.connection)
 
     do_HEAD = do_GET  # noqa: N815
 
@@ -107,7 +108,8 @@ class HttpServer(ThreadingHTTPServer):
     def __init__(self, address: str, port: int, pages: Pages) -> None:
         """Listen on an address, or with "" on all. Raises OSError when it cannot be had."""
         self._free = threading.BoundedSemaphore(_CONNECTIONS)
-        self._open: set[socket.socket] = set()
+        self._open: dict[socket.socket, float] = {}
+        """Connection to the moment since which a request is waited for."""
         self._closed = False
         everywhere = not address
         address = address or "::"
@@ -141,20 +143,36 @@ class HttpServer(ThreadingHTTPServer):
         self.server_name, self.server_port = "", self.server_address[1]
 
     def process_request(self, request: t.Any, client_address: t.Any) -> None:
-        """Serve in a thread, or close when there are too many."""
-        if self._free.acquire(blocking=False):
+        """Serve in a thread. Whoever holds connections without asking keeps nobody out."""
+        if not self._free.acquire(blocking=False):
+            self._close_oldest()
+            if not self._free.acquire(timeout=1.0):
+                self.shutdown_request(request)
+                return
+        try:
             super().process_request(request, client_address)
-        else:
+        except RuntimeError:  # no thread to be had
+            self._free.release()
             self.shutdown_request(request)
+
+    def answered(self, connection: socket.socket) -> None:
+        """Note that a connection waits for its next request from now on."""
+        self._open[connection] = time.monotonic()
+
+    def _close_oldest(self) -> None:
+        waiting = dict(self._open)
+        if waiting:
+            with contextlib.suppress(OSError):
+                min(waiting, key=waiting.__getitem__).shutdown(socket.SHUT_RDWR)
 
     def process_request_thread(self, request: t.Any, client_address: t.Any) -> None:
         """Serve one connection."""
-        self._open.add(request)
+        self.answered(request)
         try:
             if not self._closed:
                 super().process_request_thread(request, client_address)
         finally:
-            self._open.discard(request)
+            self._open.pop(request, None)
             self._free.release()
 
     def handle_error(self, request: t.Any, client_address: t.Any) -> None:

@@ -19,6 +19,9 @@ if t.TYPE_CHECKING:
 _LONGEST_RETRY = 600.0
 _STUCK_LIMIT = 3
 """Samplers that the driver may hold in the kernel before it is left alone until one of them goes."""
+_FOREVER = 1e9
+_FAILURES_LOGGED = 5
+"""Parts that one line of the log names."""
 _SHORT_LIFE = 10.0
 """Seconds that a sampler has to live for its end not to count as one of a series."""
 
@@ -35,6 +38,8 @@ class Reading:
     """In Unix time."""
     seconds: float = 0.0
     error: str | None = None
+    failing: frozenset[str] = frozenset()
+    """Parts that failed in the last reading."""
     failures: int = 0
     partial_failures: int = 0
     dropped: int = 0
@@ -49,10 +54,12 @@ class Readings:
         self._lock = threading.Lock()
 
     def put(self, report: protocol.Report) -> str | None:
-        """Keep a finished reading. Returns a line for the log when good became bad or the other way round."""
+        """Keep a finished reading. Returns a line for the log when what failed is another than before."""
         with self._lock:
             before = self._by_collector.setdefault(report.collector, Reading())
-        after = dataclasses.replace(before, seconds=report.seconds, error=report.error)
+        after = dataclasses.replace(
+            before, seconds=report.seconds, error=report.error, failing=frozenset(report.failures)
+        )
         after.partial_failures += len(report.failures)
         if report.error is None:
             after.dropped = report.dropped
@@ -88,9 +95,10 @@ class Readings:
 
 
 def _change(collector: str, before: Reading, after: Reading) -> str | None:
-    if after.error == before.error:
-        return None
-    return f"collector {collector}: {after.error or 'works again'}"
+    if after.error != before.error:
+        return f"collector {collector}: {after.error or 'works again'}"
+    fresh = sorted(after.failing - before.failing)[:_FAILURES_LOGGED]
+    return f"collector {collector}: {'; '.join(fresh)}" if fresh else None
 
 
 class _Sampler:
@@ -102,6 +110,9 @@ class _Sampler:
         self.started = time.monotonic()
         self.running: dict[str, float] = {}
         """Collector to the moment when its reading began."""
+        self.subject: dict[str, str] = {}
+        """Collector to the GPU that it reads now, by bus id."""
+        self.without_nvml = "nvml" in order.suspended
         self.finished: dict[str, float] = {}
         """Collector to the moment when its last reading ended."""
         self.ended = threading.Event()
@@ -138,7 +149,11 @@ class Supervisor:
         self._config_path = config_path
         self._states: dict[str, t.Any] = {}
         self._blocked: dict[str, int] = {}
-        """Lane to the number of times in a row that it blocked."""
+        """Collector, or GPU, to the number of times that it blocked since it last answered."""
+        self._quarantine: dict[str, float] = {}
+        """GPU (bus id) to the moment until which it is left alone: it blocked whoever asked it."""
+        self._answered: set[str] = set()
+        """Collectors that have ever finished: their drivers are awake."""
         self._not_before: dict[str, float] = {}
         """Lane to the moment until which it is left alone."""
         self._reason = ""
@@ -152,7 +167,7 @@ class Supervisor:
             self._sampler = self._start()
             reason = self._watch(self._sampler)
             self.restarts[reason] += 1
-            if reason == "exited":
+            if reason != "deadline":
                 time.sleep(self._pause(self._sampler))
 
     @property
@@ -167,10 +182,12 @@ class Supervisor:
 
     def _start(self) -> _Sampler:
         now = time.monotonic()
-        if self.stuck >= _STUCK_LIMIT:
-            self._not_before["nvml"] = now + _LONGEST_RETRY
         suspended = {lane: moment - now for lane, moment in self._not_before.items() if moment > now}
-        sampler = _Sampler(protocol.Order(self._config_path, self._states, suspended, self._reason))
+        if self.stuck >= _STUCK_LIMIT:
+            suspended["nvml"] = _FOREVER
+        quarantine = {bus_id: moment - now for bus_id, moment in self._quarantine.items() if moment > now}
+        order = protocol.Order(self._config_path, self._states, suspended, self._reason, quarantine=quarantine)
+        sampler = _Sampler(order)
         threading.Thread(target=self._read, args=(sampler,), daemon=True).start()
         return sampler
 
@@ -188,14 +205,26 @@ class Supervisor:
 
     def _take(self, sampler: _Sampler, report: protocol.Report) -> None:
         if report.begins:
-            sampler.running[report.collector] = time.monotonic()
+            sampler.running.setdefault(report.collector, time.monotonic())
+            self._now_reads(sampler, report)
             return
         sampler.finished[report.collector] = time.monotonic()
         sampler.running.pop(report.collector, None)
-        self._blocked.pop(LANES[report.collector], None)
+        self._now_reads(sampler, report)
+        self._answered.add(report.collector)
+        self._blocked.pop(report.collector, None)
         if report.state is not None:
             self._states[report.collector] = report.state
         log(self.readings.put(report))
+
+    def _now_reads(self, sampler: _Sampler, report: protocol.Report) -> None:
+        """Note which GPU a collector turns to: the one before has answered."""
+        before = sampler.subject.pop(report.collector, None)
+        if before is not None:
+            self._blocked.pop(before, None)
+            self._quarantine.pop(before, None)
+        if report.subject:
+            sampler.subject[report.collector] = report.subject
 
     def _watch(self, sampler: _Sampler) -> str:
         """Wait until the sampler ends or has to. Returns the reason."""
@@ -203,6 +232,10 @@ class Supervisor:
             late = self._late(sampler)
             if late is not None:
                 self._give_up(sampler, late)
+                return "deadline"
+            if sampler.without_nvml and self._stuck and self.stuck < _STUCK_LIMIT:
+                self._stuck = [before for before in self._stuck if before.process.poll() is None]
+                sampler.kill()  # one that was held has gone: the driver may be asked again
                 return "deadline"
         code = sampler.process.wait()
         if code == protocol.EXIT_DRIVER_REPLACED:
@@ -222,7 +255,7 @@ class Supervisor:
         now = time.monotonic()
         running = dict(sampler.running)
         for collector, began in running.items():
-            if now - began > self._deadline(collector, collector in sampler.finished):
+            if now - began > self._deadline(collector, collector in self._answered):
                 return collector
         busy = {LANES[collector] for collector in running}
         for collector, ended in dict(sampler.finished).items():
@@ -232,14 +265,19 @@ class Supervisor:
         return None
 
     def _give_up(self, sampler: _Sampler, collector: str) -> None:
-        """Kill a sampler that is blocked, and leave what blocked it alone for a while."""
-        lane = LANES[collector]
-        self._blocked[lane] = self._blocked.get(lane, 0) + 1
-        pause = min(self._config.server.retry_after * 2 ** (self._blocked[lane] - 1), _LONGEST_RETRY)
-        self._not_before[lane] = time.monotonic() + pause
-        waited = self._deadline(collector, collector in sampler.finished)
+        """Kill a sampler that is blocked, and leave what blocked it alone for a while: one GPU, or a whole lane."""
+        waited = self._deadline(collector, collector in self._answered)
         self._reason = f"no answer within {waited:g} s"
-        log(self.readings.fail(collector, f"{self._reason}; next try in {pause:g} s"))
+        subject = sampler.subject.get(collector)
+        culprit = subject or collector
+        self._blocked[culprit] = self._blocked.get(culprit, 0) + 1
+        pause = min(self._config.server.retry_after * 2 ** (self._blocked[culprit] - 1), _LONGEST_RETRY)
+        if subject:
+            self._quarantine[subject] = time.monotonic() + pause
+        else:
+            self._not_before[LANES[collector]] = time.monotonic() + pause
+        where = f"GPU {subject}: " if subject else ""
+        log(self.readings.fail(collector, f"{where}{self._reason}; next try in {pause:g} s"))
         if not sampler.kill():
             log(f"sampler: {sampler.process.pid} does not end, the driver holds it in the kernel")
             self._stuck = [*(before for before in self._stuck if before.process.poll() is None), sampler]

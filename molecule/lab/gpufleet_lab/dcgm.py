@@ -127,8 +127,8 @@ def packages() -> Iterator[Package]:
             yield Package(f"datacenter-gpu-manager-4-{part}", f"1:{version}-1", share, depends)
     yield _exporter("4.8.2", "4.6.1", hostname_label="Hostname")
     yield _exporter("4.8.4", "4.6.1")
+    yield _exporter("4.8.9", "4.6.1", starts=False)
     yield _exporter("4.9.0", "4.7.1")
-    yield _exporter("4.9.1", "4.7.1", starts=False)
 
 
 def _exporter(version: str, dcgm: str, hostname_label: str = "hostname", starts: bool = True) -> Package:

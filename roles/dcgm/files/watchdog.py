@@ -4,6 +4,8 @@ watchdog.py URL SECONDS         goes into the background and asks; systemd resta
 watchdog.py URL SECONDS --once  asks once; exit status 0 means that it answers well
 """
 
+from __future__ import annotations
+
 import os
 import socket
 import ssl
@@ -13,11 +15,11 @@ import urllib.error
 import urllib.request
 
 # It asks this very host, by whatever name the certificate has; and a proxy is for the way out.
-CONTEXT = ssl._create_unverified_context()
+CONTEXT = ssl._create_unverified_context()  # noqa: S323
 OPENER = urllib.request.build_opener(urllib.request.HTTPSHandler(context=CONTEXT), urllib.request.ProxyHandler({}))
 
 
-def status(url, patience):
+def status(url: str, patience: float) -> int | None:
     """Return the HTTP status, or None for no answer."""
     try:
         with OPENER.open(url, timeout=patience) as answer:
@@ -28,7 +30,7 @@ def status(url, patience):
         return None
 
 
-def main():
+def main() -> None:
     """Entry point."""
     url, pause = sys.argv[1], int(sys.argv[2]) / 4
     if "--once" in sys.argv:

@@ -1,4 +1,4 @@
-"""A Docker daemon of a few lines, for the two questions that the exporter asks. It can also behave badly."""
+"""A Docker daemon of a few lines, for the three questions that the exporter asks. It can also behave badly."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class Daemon:
     def __init__(self, path):
         self.path = str(path)
         self.containers = {}
+        self.image_labels = {"maintainer": "NVIDIA CORPORATION <cudatools@nvidia.com>"}
         self.requests = []
         self.behave = {}
         """Path to a function that gets the connection and the good answer, and writes what it likes."""
@@ -88,7 +89,9 @@ class Daemon:
     def _good(self, path):
         if path == "/containers/json?all=1":
             return self._http(200, [self._entry(one) for one in self.containers.values()])
-        key = path.split("/")[2]
+        kind, key = path.split("/")[1:3]
+        if kind == "images":
+            return self._http(200, {"Id": key, "Config": {"Labels": self.image_labels}})
         if key not in self.containers:
             return self._http(404, {"message": f"No such container: {key}"})
         return self._http(200, self.containers[key])

@@ -374,9 +374,39 @@ def test_memory_that_the_driver_does_not_tell_is_absent_and_not_too_small(host):
 
 
 def test_a_container_of_another_runtime_is_named_by_its_id(host):
-    host.process(10, H100, f"0::/user.slice/user-1001.slice/libpod-{DOCKER_ID}.scope/container\n")
+    host.process(10, H100, f"0::/machine.slice/libpod-{DOCKER_ID}.scope/container\n")
     assert allocated(host.collect()) == []  # it may be one that Docker has just started
     assert allocated(host.collect()) == [("1", DOCKER_ID[:12], "alice", "other", "", H100)]
+
+
+def test_a_container_that_a_user_makes_up_is_a_process_of_his_own(host):
+    """Below their own systemd, users name control groups as they like: as somebody else's container, for example."""
+    victim = host.daemon.add("training", labels={"ds01.user": "bob"})
+    path = "/user.slice/user-1001.slice/user@1001.service/app.slice"
+    host.process(10, H100, f"0::{path}/docker-{victim}.scope\n")
+    host.process(11, H100, f"0::{path}/ds01-x-bob.slice/libpod-{DOCKER_ID}.scope\n")
+    for _ in range(2):
+        assert allocated(host.collect()) == [("1", "", "alice", "bare_metal", "", H100)]
+
+
+def test_labels_that_come_with_an_image_say_nothing(host):
+    """Whoever rents a GPU brings the image: it must not charge his use to others, nor claim GPUs he does not have."""
+    baked = {"ds01.user": "bob", "ds01.managed": "true", "ds01.interface": "api", "ds01.gpu.uuids": H100}
+    host.daemon.image_labels = baked
+    host.daemon.add("C.123", labels=baked)
+    host.daemon.add("C.124", labels={**baked, "ds01.user": "alice"}, requests=[request([MIG_1G])])
+    out = host.collect()
+    assert allocated(out) == [("0.1", "C.124", "alice", "docker", "1g.5gb", MIG_1G)]
+    assert rows(out, "ds01_user_containers_count") == {("vastai",): 1, ("alice",): 1}
+
+
+def test_a_container_that_asks_for_thousands_of_gpus_hides_no_other(host):
+    nonsense = ",".join(f"GPU-{number:08x}" for number in range(25000))
+    host.daemon.add("a", labels={"ds01.gpu.uuids": nonsense})
+    host.daemon.add("b", labels={"ds01.user": "bob"}, requests=[request([H100])])
+    found = allocated(host.collect())
+    assert ("1", "b", "bob", "docker", "", H100) in found
+    assert len(found) <= 129
 
 
 def test_a_process_of_a_container_that_has_ended_is_nobodys(host):

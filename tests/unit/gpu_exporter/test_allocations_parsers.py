@@ -207,7 +207,7 @@ HOST_CONFIG = st.fixed_dictionaries(
 
 @given(JSON | st.fixed_dictionaries({"HostConfig": JSON | HOST_CONFIG, "Config": JSON}))
 def test_no_inspection_is_too_strange(inspection):
-    found = containers.detail(inspection if isinstance(inspection, dict) else {}, "ds01.gpu.uuids")
+    found = containers.detail(inspection if isinstance(inspection, dict) else {}, "ds01.gpu.uuids", {})
     assert all(device and isinstance(device, str) for device in found.devices)
     assert len(set(found.devices)) == len(found.devices)
     words = json.dumps(inspection)

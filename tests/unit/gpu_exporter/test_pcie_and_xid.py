@@ -41,6 +41,7 @@ def test_only_gpus_of_nvidia_are_found(tmp_path):
         ("0000:02:00.0", "0x10de", "0x030200"),
         ("0000:01:00.1", "0x10de", "0x040300"),  # the card's sound
         ("0000:03:00.0", "0x1002", "0x030000"),
+        ("0000:02:00.4", "0x10de", "0x030200"),  # a part of the card, for a virtual machine
         ("0000:04:00.0", "junk", "0x030000"),
     ]:
         directory = tmp_path / "bus/pci/devices" / name
@@ -48,6 +49,8 @@ def test_only_gpus_of_nvidia_are_found(tmp_path):
         (directory / "vendor").write_text(vendor + "\n")
         (directory / "class").write_text(kind + "\n")
         (directory / "device").write_text("0x20b0\n")
+        if name == "0000:02:00.4":
+            (directory / "physfn").symlink_to("../0000:02:00.0")
     assert [gpu.bus_id for gpu in pci.gpus(str(tmp_path))] == ["0000:01:00.0", "0000:02:00.0"]
 
 
@@ -56,9 +59,12 @@ def test_only_gpus_of_nvidia_are_found(tmp_path):
     [
         ("NVRM: Xid (PCI:0000:65:00): 79, pid=1, name=x, GPU has fallen off the bus.", ("0000:65:00.0", 79)),
         ("NVRM: Xid (PCI:0000:0A:00): 31, Ch 00000010, MMU Fault", ("0000:0a:00.0", 31)),
-        ("[  12.3] NVRM: Xid (PCI:00000001:65:00.0): 119, Timeout waiting for RPC", ("0001:65:00.0", 119)),
+        ("NVRM: Xid (PCI:00000001:65:00.0): 119, Timeout waiting for RPC", ("0001:65:00.0", 119)),
         ("NVRM: loading NVIDIA UNIX x86_64 Kernel Module", None),
         ("NVRM: Xid (PCI:0000:65:00): pid=1", None),
+        # A program of this name that crashes is no error of a GPU, and a number without end is no code.
+        ("NVRM: Xid (PCI:[18500]: segfault at 0 ip 0 sp 0 error 4 in NVRM: Xid (PCI:0000:65:00): 79, x[1000]", None),
+        ("NVRM: Xid (PCI:0000:65:00): 123456, x", None),
     ],
 )
 def test_the_kernels_words_for_an_error(line, error):
@@ -98,8 +104,8 @@ def test_counts_never_go_back_and_never_exceed_what_was_told(told):
         before = total
 
 
-def record(number, message):
-    return f"4,{number},{number * 1000},-;{message}\n"
+def record(number, message, facility=0):
+    return f"{facility << 3 | 4},{number},{number * 1000},-;{message}\n"
 
 
 def test_the_kernels_log_is_read_from_now_on_and_goes_on_in_a_new_process(tmp_path):
@@ -116,6 +122,34 @@ def test_the_kernels_log_is_read_from_now_on_and_goes_on_in_a_new_process(tmp_pa
     after = KernelLog(str(path))
     after.sequence = log.sequence
     assert list(after.messages()) == ["second"]
+
+
+def test_a_quiet_log_is_not_counted_from_its_beginning_by_a_new_process(tmp_path):
+    path = tmp_path / "kmsg"
+    path.write_text(record(1, "last week's"))
+    log = KernelLog(str(path))
+    assert list(log.messages()) == []
+    after = KernelLog(str(path))
+    after.sequence = log.sequence
+    assert list(after.messages()) == []
+
+
+def test_what_programs_write_into_the_kernels_log_is_not_the_kernels(tmp_path):
+    path = tmp_path / "kmsg"
+    path.write_text("")
+    log = KernelLog(str(path))
+    assert list(log.messages()) == []
+    with path.open("a") as file:
+        file.write(record(2, "forged", facility=1) + record(3, "true"))
+    assert list(log.messages()) == ["true"]
+
+
+def test_made_up_codes_do_not_pile_up():
+    tally = Tally()
+    for code in range(5000):
+        tally.saw("log", "a", code)
+    assert len(tally.codes("a")) == 100
+    assert tally.count("a", 99) == 1
 
 
 def test_a_log_that_may_not_be_read_is_an_error_of_the_system(tmp_path):

@@ -93,3 +93,15 @@ def test_every_gpu_has_exactly_one_state_and_ok_only_when_nvml_says_so(on_bus, i
             assert problem is None
         else:
             assert presence.reason
+
+
+@pytest.mark.parametrize("kind", ["no_permission", "error"])
+def test_who_may_not_ask_does_not_know(kind):
+    inventory = Inventory(problem=Problem(kind, "no"), complete=True)
+    assert verdict([ON_BUS], inventory) == ("unknown", "no")
+
+
+def test_a_gpu_that_blocks_is_unresponsive_and_no_other():
+    other = PciGpu("0000:66:00.0", 0x20B0, "nvidia")
+    found = judge([ON_BUS, other], Inventory(gpus=(GPU,), complete=True), [], {other.bus_id})
+    assert [presence.state for presence in found] == ["ok", "unresponsive"]

@@ -7,8 +7,10 @@ import typing as t
 from .slots import split
 
 _ENVIRONMENT = "NVIDIA_VISIBLE_DEVICES="
-# Images of CUDA set the variable to "all" by themselves. These runtimes do not look at it.
-_PLAIN_RUNTIMES = ("runc", "crun", "io.containerd.runc.v2")
+# Images of CUDA set the variable to "all" by themselves. Only NVIDIA's runtimes look at it: nvidia, nvidia-cdi, ...
+_RUNTIME = "nvidia"
+_DEVICES_LIMIT = 128
+"""Most devices of one container: 16 GPUs with 7 MIG instances each. What asks for more is somebody's nonsense."""
 _GPU_CAPABILITIES = {"gpu", "nvidia"}
 
 
@@ -27,6 +29,8 @@ class Detail(t.NamedTuple):
     devices: tuple[str, ...]
     """The GPUs it was given: UUIDs, indices or "all"."""
     cgroup_parent: str
+    labels: dict[str, str]
+    """Those that were given to the container; its image may be anybody's, and says nothing here."""
 
 
 def listed(entry: t.Any) -> Listed | None:
@@ -43,14 +47,13 @@ def _name(entry: dict[str, t.Any]) -> str:
     return next((name for name in names if name and "/" not in name), entry["Id"][:12])
 
 
-def detail(inspection: dict[str, t.Any], uuids_label: str) -> Detail:
+def detail(inspection: dict[str, t.Any], uuids_label: str, image_labels: t.Mapping[str, t.Any]) -> Detail:
     """Return what counts of an inspection."""
     host, settings = _dict(inspection.get("HostConfig")), _dict(inspection.get("Config"))
     parent = host.get("CgroupParent")
-    devices = (
-        _requested(host) or split(_labels(settings.get("Labels")).get(uuids_label, "")) or _visible(host, settings)
-    )
-    return Detail(tuple(dict.fromkeys(devices)), parent if isinstance(parent, str) else "")
+    labels = {key: value for key, value in _labels(settings.get("Labels")).items() if image_labels.get(key) != value}
+    devices = _requested(host) or split(labels.get(uuids_label, "")) or _visible(host, settings)
+    return Detail(tuple(dict.fromkeys(devices))[:_DEVICES_LIMIT], parent if isinstance(parent, str) else "", labels)
 
 
 def _requested(host: dict[str, t.Any]) -> list[str]:
@@ -87,7 +90,7 @@ def _counted(count: t.Any) -> list[str]:
 
 def _visible(host: dict[str, t.Any], settings: dict[str, t.Any]) -> list[str]:
     """Return the variable of NVIDIA's container runtime. none and void mean that there are no GPUs."""
-    if host.get("Runtime") in _PLAIN_RUNTIMES:
+    if _RUNTIME not in str(host.get("Runtime")):
         return []
     values = [word[len(_ENVIRONMENT) :] for word in _words(settings.get("Env")) if word.startswith(_ENVIRONMENT)]
     # A path says that the runtime finds them elsewhere, which Kubernetes does, and not Docker.

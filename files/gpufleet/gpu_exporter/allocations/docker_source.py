@@ -16,6 +16,8 @@ _SHARE = 0.6
 """Part of the collector's deadline that Docker may take: the sampling process must not be replaced because of it."""
 _PAUSE = 60.0
 """Seconds until a container that could not be inspected is asked about again: one that hangs takes docker_timeout."""
+_IMAGES_LIMIT = 1000
+"""Most images whose labels are kept."""
 
 
 class Container(t.NamedTuple):
@@ -34,6 +36,8 @@ class DockerSource:
         self._settings = settings
         self._details: dict[str, Detail] = {}
         self._failed: dict[str, tuple[float, str]] = {}
+        self._images: dict[str, dict[str, t.Any]] = {}
+        """Image to the labels that it gives to its containers."""
         # One container that hangs leaves time for the others.
         self._longest = min(settings.docker_timeout, _SHARE * settings.deadline / 2)
 
@@ -73,6 +77,7 @@ class DockerSource:
             return False
         try:
             inspection = self._docker.inspect(container.id, min(self._longest, left))
+            image_labels = self._image_labels(inspection, min(self._longest, left))
         except NoSuchContainer:
             return True  # it went in between
         except DockerError as error:
@@ -80,5 +85,16 @@ class DockerSource:
                 self._failed[container.id] = (time.monotonic() + _PAUSE, str(error))
             return left >= self._longest
         self._failed.pop(container.id, None)
-        self._details[container.id] = detail(inspection, self._settings.uuids_label)
+        self._details[container.id] = detail(inspection, self._settings.uuids_label, image_labels)
         return True
+
+    def _image_labels(self, inspection: dict[str, t.Any], timeout: float) -> dict[str, t.Any]:
+        """Return the labels that come with the container's image. Raises DockerError."""
+        image = inspection.get("Image")
+        if not isinstance(image, str):
+            return {}
+        if image not in self._images:
+            if len(self._images) >= _IMAGES_LIMIT:
+                self._images.clear()
+            self._images[image] = self._docker.image_labels(image, timeout)
+        return self._images[image]

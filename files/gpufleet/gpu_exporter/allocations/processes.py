@@ -25,6 +25,8 @@ def home(cgroup: str) -> Home:
     """Return where the process of a /proc/PID/cgroup runs, of version 1 or 2."""
     paths = [line.split(":", 2)[2] for line in cgroup.splitlines() if line.count(":") >= 2]
     for path in paths:
+        if _delegated(path):
+            break  # a user names the groups below his own as he likes
         # The outermost container is the one that the host's Docker knows.
         before = ""
         for part in path.split("/"):
@@ -33,6 +35,11 @@ def home(cgroup: str) -> Home:
                 return Home(match.group(2), "docker" in (match.group(1), before), path)
             before = part
     return Home("", False, max(paths, key=len, default=""))
+
+
+def _delegated(path: str) -> bool:
+    """Whether a path is below a user's own systemd, or his session."""
+    return any(part == "user.slice" or re.fullmatch(r"user@[0-9]+\.service", part) for part in path.split("/"))
 
 
 def user_number(status: str) -> int:

@@ -35,11 +35,9 @@ class Users:
         self._passwd = Passwd(passwd)
 
     def of_container(self, name: str, labels: t.Mapping[str, str], cgroup_parent: str) -> str:
-        """Return a container's user: by label, slice, rule for its name, in this order."""
-        for key in self._labels:
-            if labels.get(key):
-                return labels[key]
-        return user_of_slice(cgroup_parent) or self._by_rule(name) or UNKNOWN
+        """Return a container's user: by slice, label, rule for its name, in this order."""
+        labelled = (labels[key] for key in self._labels if labels.get(key))
+        return user_of_slice(cgroup_parent) or next(labelled, None) or self._by_rule(name) or UNKNOWN
 
     def by_number(self, number: int) -> str:
         """Return a user's name, the number where there is no such user."""

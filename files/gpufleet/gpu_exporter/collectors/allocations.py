@@ -98,11 +98,12 @@ class AllocationsCollector:
         users: dict[str, int] = {}
         known: dict[str, Holder | None] = {}
         for one, detail in containers:
-            kind = interface(one.name, one.labels, self._settings)
+            labels = detail.labels if detail else one.labels
+            kind = interface(one.name, labels, self._settings)
             counts["running" if one.running else "stopped", kind] += 1
             known[one.id] = None
             if one.running:
-                user = self._users.of_container(one.name, one.labels, detail.cgroup_parent if detail else "")
+                user = self._users.of_container(one.name, labels, detail.cgroup_parent if detail else "")
                 who = known[one.id] = holder(one.name, user, kind)
                 users[who.user] = users.get(who.user, 0) + 1
                 table.hold(who, (slot for device in (detail.devices if detail else ()) for slot in slots.find(device)))

@@ -73,7 +73,7 @@ def _memory(device: Device, labels: Labels, out: Readings) -> None:
         memory = device.ask(pynvml.nvmlDeviceGetMemoryInfo)
     if memory is not None:
         _framebuffer(out, memory.used, memory.free, memory.total, *labels, "", "")
-    for mig in device.gpu.mig:
+    for mig in device.gpu.gpu_instances:
         if mig.memory_bytes is not None and mig.memory_used_bytes is not None:
             free = mig.memory_bytes - mig.memory_used_bytes
             mig_labels = (*labels, str(mig.gpu_instance), mig.profile)

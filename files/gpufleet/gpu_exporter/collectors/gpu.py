@@ -59,6 +59,9 @@ def each_device(context: Context, out: Readings, subjects: t.Sequence[Subject]) 
     if problem is not None and problem.kind != "no_library":
         raise CollectorError(problem.message)
     for device in context.nvml.devices:
+        if not context.may_ask(device.gpu.pci_bus_id):
+            out.failed(f"GPU {device.gpu.index}", "it blocked, and is left alone for a while")
+            continue
         labels = context.inventory.labels(device.gpu)
         for subject in subjects:
             try:
@@ -167,8 +170,9 @@ class GpuCollector:
 
     def _mig(self, device: Device, labels: Labels, out: Readings) -> None:
         for mig in device.gpu.mig:
+            out.add(metrics.MIG_INFO, 1, *labels, str(mig.gpu_instance), mig.profile, mig.uuid)
+        for mig in device.gpu.gpu_instances:
             mig_labels = (*labels, str(mig.gpu_instance), mig.profile)
-            out.add(metrics.MIG_INFO, 1, *mig_labels, mig.uuid)
             out.add(metrics.MIG_MEMORY_TOTAL, mig.memory_bytes, *mig_labels)
             out.add(metrics.MIG_MEMORY_USED, mig.memory_used_bytes, *mig_labels)
 

@@ -7,6 +7,7 @@ import typing as t
 
 import pynvml
 
+from .. import pci
 from ..collector import CollectorError, Readings, State
 from ..inventory import Gpu, Inventory, MigInstance
 from ..nvml import NvmlDown, XidEvents
@@ -27,13 +28,16 @@ class InventoryCollector:
     def __init__(self, context: Context) -> None:
         self._store = context.inventory
         self._session = context.nvml
+        self._sysfs = context.config.paths.sysfs
         self._events = XidEvents(context.nvml) if context.config.xid.enabled else None
         self._with_processes = context.config.allocations.enabled and context.config.allocations.processes
 
     def collect(self, out: Readings) -> None:
         """Look once. That there is no driver is no failure: a host may have no GPU."""
         try:
-            self._store.current = self._session.refresh(self._with_processes)
+            self._store.current = self._session.refresh(self._with_processes, self._with_driver())
+            for failure in self._store.current.failures:
+                out.failed("inventory", failure)
             self._poll_xids(out)
         except NvmlDown as error:
             before = self._store.current
@@ -42,6 +46,13 @@ class InventoryCollector:
                 raise DriverReplaced from error
             if error.problem.kind != "no_library":
                 raise CollectorError(error.problem.message) from error
+
+    def _with_driver(self) -> list[str]:
+        """Return the GPUs that NVIDIA's driver has, by bus id: NVML should know them all."""
+        try:
+            return [gpu.bus_id for gpu in pci.gpus(self._sysfs) if gpu.driver == "nvidia"]
+        except OSError:
+            return []
 
     def _poll_xids(self, out: Readings) -> None:
         if self._events is None:
@@ -60,3 +71,4 @@ class InventoryCollector:
         """Know the GPUs before NVML has answered."""
         gpus = tuple(Gpu(**{**gpu, "mig": tuple(MigInstance(**mig) for mig in gpu["mig"])}) for gpu in state["gpus"])
         self._store.current = Inventory(gpus=gpus, driver_version=state["driver"])
+        self._session.know(gpus)

@@ -14,7 +14,7 @@ from ..inventory import Inventory, Problem
 if t.TYPE_CHECKING:
     from ..context import Context
 
-STATES = ("ok", "lost", "passthrough", "driver_mismatch", "no_driver", "unresponsive")
+STATES = ("ok", "lost", "passthrough", "driver_mismatch", "no_driver", "unresponsive", "unknown")
 
 # What NVML's silence as a whole says of a GPU that is on the bus.
 _BY_PROBLEM = {
@@ -33,12 +33,20 @@ class Presence(t.NamedTuple):
     reason: str
 
 
-def judge(on_bus: t.Sequence[pci.PciGpu], inventory: Inventory, known: t.Collection[str]) -> list[Presence]:
+def judge(
+    on_bus: t.Sequence[pci.PciGpu],
+    inventory: Inventory,
+    known: t.Collection[str],
+    quarantined: t.Collection[str] = (),
+) -> list[Presence]:
     """Return the state of every GPU that is on the bus or has been seen before."""
     in_nvml = {gpu.pci_bus_id for gpu in inventory.gpus}
     found = []
     for device in on_bus:
-        found.append(Presence(device.bus_id, *_state(device, inventory, device.bus_id in in_nvml)))
+        if device.bus_id in quarantined:
+            found.append(Presence(device.bus_id, "unresponsive", "it did not answer, and is left alone for a while"))
+        else:
+            found.append(Presence(device.bus_id, *_state(device, inventory, device.bus_id in in_nvml)))
     present = {device.bus_id for device in on_bus}
     for bus_id in known:
         if bus_id not in present:
@@ -51,7 +59,7 @@ def _state(device: pci.PciGpu, inventory: Inventory, in_nvml: bool) -> tuple[str
         return "passthrough", f"bound to {device.driver} for a virtual machine"
     problem = inventory.problem
     if problem is not None:
-        return _BY_PROBLEM.get(problem.kind, "lost"), problem.message
+        return _BY_PROBLEM.get(problem.kind, "unknown"), problem.message
     if device.bus_id in inventory.lost:
         return "lost", f"NVML: {inventory.lost[device.bus_id]}"
     if not in_nvml:
@@ -75,11 +83,13 @@ class PresenceCollector:
         if not store.wait():
             raise CollectorError("NVML has not answered yet")
         inventory = store.current
-        found = judge(self._on_bus(), inventory, store.known)
+        found = judge(self._on_bus(), inventory, store.known, self._context.quarantined())
         out.add(metrics.GPU_COUNT, len(found))
         for presence in found:
             _report(presence, store.labels_of(presence.bus_id), out)
         _report_nvml(inventory.problem, out)
+        if inventory.problem is None:
+            out.add(metrics.LIBRARY_REPLACED, int(inventory.library_replaced))
 
     def state(self) -> State:
         """Nothing: the inventory's own state has the GPUs."""
@@ -96,7 +106,8 @@ class PresenceCollector:
 
 
 def _report(presence: Presence, labels: tuple[str, ...], out: Readings) -> None:
-    out.add(metrics.GPU_AVAILABLE, int(presence.state == "ok"), *labels)
+    if presence.state != "unknown":  # who may not ask knows nothing of what others may do
+        out.add(metrics.GPU_AVAILABLE, int(presence.state == "ok"), *labels)
     for state in STATES:
         out.add(metrics.GPU_STATE, int(state == presence.state), *labels, state)
     out.add(metrics.GPU_STATE_INFO, 1, *labels, presence.state, presence.reason)

@@ -11,7 +11,7 @@ import re
 import time
 import typing as t
 
-from .. import metrics
+from .. import metrics, pci
 from ..collector import CollectorError, Readings, State
 from ..pci import sysfs_bus_id
 
@@ -25,12 +25,19 @@ KNOWN_CODES = (
 """Codes that are served as 0 before they occur: those of NVIDIA's XID catalogue that operators meet."""
 
 # "NVRM: Xid (PCI:0000:65:00): 79, pid=1234, name=python, GPU has fallen off the bus."
-_LOG_LINE = re.compile(r"NVRM: Xid \(PCI:([0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2})(?:\.\d)?\): (\d+)")
+# At the line's beginning: further on, it may be the name of somebody's program, of which the kernel says that it
+# crashed.
+_LOG_LINE = re.compile(r"NVRM: Xid \(PCI:([0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2})(?:\.\d)?\): (\d{1,4})(?!\d)")
+
+_CODES_LIMIT = 100
+"""Most codes of one GPU that are counted; NVIDIA's catalogue has fewer that a card ever shows."""
+_KERNEL = 0
+"""The facility of what the kernel itself says (syslog(3)); programs write into its log as another one."""
 
 
 def parse_kernel_message(message: str) -> tuple[str, int] | None:
     """Return bus id (as sysfs writes it) and code of a line of the kernel's log, None for any other line."""
-    match = _LOG_LINE.search(message)
+    match = _LOG_LINE.match(message)
     if match is None:
         return None
     return sysfs_bus_id(f"{match.group(1)}.0"), int(match.group(2))
@@ -49,6 +56,8 @@ class Tally:
     def saw(self, source: str, bus_id: str, code: int) -> None:
         """Count one error."""
         counts, before = self.counts[source], self.count(bus_id, code)
+        if before == 0 and len(self.codes(bus_id)) >= _CODES_LIMIT:
+            return
         counts[bus_id, code] = counts.get((bus_id, code), 0) + 1
         if self.count(bus_id, code) > before:  # else the other source told of it already
             self.errors += 1
@@ -93,39 +102,38 @@ class KernelLog:
         """Number of the last record that was read; None until then."""
 
     def messages(self) -> t.Iterator[str]:
-        """Yield what is new. Raises OSError."""
+        """Yield what the kernel says and is new. Raises OSError."""
         if self._file is None:
-            self._file = self._open()
+            self._file = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        first, self.sequence = self.sequence is None, -1 if self.sequence is None else self.sequence
+        for line in self._lines(self._file):
+            head, _, message = line.partition(";")
+            # What was before the exporter started is not counted. Its last number is, for the process after this one.
+            if self._is_new(head) and not first:
+                yield message
+
+    @staticmethod
+    def _lines(file: int) -> t.Iterator[str]:
         while True:
             try:
-                record = os.read(self._file, 8192)  # one record a read
+                record = os.read(file, 8192)  # one record a read
             except BlockingIOError:
                 return
             except BrokenPipeError:  # records were overwritten before they were read
                 continue
             if not record:
                 return
-            for line in record.decode(errors="replace").splitlines():
-                head, _, message = line.partition(";")
-                if self._is_new(head):
-                    yield message
-
-    def _open(self) -> int:
-        file = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        if self.sequence is None:
-            os.lseek(file, 0, os.SEEK_END)  # what was before the exporter started is not counted
-            self.sequence = -1
-        return file
+            yield from record.decode(errors="replace").splitlines()
 
     def _is_new(self, head: str) -> bool:
         fields = head.split(",")
-        if len(fields) < 3 or not fields[1].isdigit():
+        if len(fields) < 3 or not fields[0].isdigit() or not fields[1].isdigit():
             return False
         number = int(fields[1])
         if self.sequence is not None and number <= self.sequence:
             return False  # a new process reads the log from its beginning
         self.sequence = number
-        return True
+        return int(fields[0]) >> 3 == _KERNEL
 
 
 class XidCollector:
@@ -169,12 +177,22 @@ class XidCollector:
     def _report(self, out: Readings) -> None:
         """Say again what was said before as long as nothing has happened: errors are rare, and codes are many."""
         store = self._context.inventory
-        gpus = [(bus_id, store.labels(gpu)) for bus_id, gpu in store.known.items()]
+        gpus = [(bus_id, store.labels_of(bus_id)) for bus_id in [*store.known, *self._unnamed()]]
         if self._said_of != (gpus, self._tally.errors):
             said = Readings()
             self._count(gpus, said)
             self._said, self._said_of = said.families, (gpus, self._tally.errors)
         out.again(self._said)
+
+    def _unnamed(self) -> list[str]:
+        """Return GPUs with errors that NVML has never named: they may have died before it came up."""
+        seen = {bus_id for counts in self._tally.counts.values() for bus_id, _ in counts}
+        strangers = sorted(seen - self._context.inventory.known.keys())
+        try:
+            on_bus = {gpu.bus_id for gpu in pci.gpus(self._context.config.paths.sysfs)} if strangers else set()
+        except OSError:
+            return []
+        return [bus_id for bus_id in strangers if bus_id in on_bus]
 
     def _count(self, gpus: t.Sequence[tuple[str, tuple[str, ...]]], out: Readings) -> None:
         for bus_id, labels in gpus:
