@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import time
+
 import pytest
 from gpufleet_lab.waiting import eventually
 
@@ -142,17 +145,43 @@ def test_a_driver_that_is_gone_for_a_while_does_not_take_dcgm_with_it(run, sh):
 # -- changes ------------------------------------------------------------------------------------
 
 
+SCHEMA = '{__name__=~"gpu:(utilization:ratio|memory_.*|core_temperature.*|power:.*|sm_clock.*|ecc.*)",instance="gpu1"}'
+
+
+def series(prometheus):
+    """The series of the schema, as sets of labels."""
+    return {tuple(sorted(result["metric"].items())) for result in prometheus.query(SCHEMA)}
+
+
+def longest_gap(prometheus, expression, begun):
+    """Seconds for which an expression had no value since then."""
+    query = {"query": expression, "start": str(begun), "end": str(time.time()), "step": "1"}
+    (result,) = prometheus.get("query_range", **query)["result"]
+    moments = [moment for moment, _ in result["values"]]
+    return max(after - before for before, after in itertools.pairwise(moments))
+
+
 def test_an_upgrade_over_the_renaming_keeps_the_series(run, sh, port, prometheus):
+    assert eventually(lambda: len(series(prometheus)) > 20)
+    before, begun = series(prometheus), time.time()
     done = run(dcgm_version="4.7.1", dcgm_exporter_version="4.9.0")
     assert done.rc == 0, done.messages()
+    assert eventually(lambda: series(prometheus) == before), series(prometheus) ^ before
+    # Both services start anew, one after the other. What gpu_exporter reads as well goes on meanwhile.
+    assert longest_gap(prometheus, 'gpu:utilization:ratio{instance="gpu1",gpu="0"}', begun) < 15
+    assert longest_gap(prometheus, 'gpu:power:watts{instance="gpu1",gpu="0"}', begun) <= 2
     assert packages(sh)["datacenter-gpu-manager-4-core"] == ("1:4.7.1-1", "hold")
     assert eventually(lambda: "DCGM_FI_DEV_GPU_UTIL_RATIO" in port("gpu1").names())
     assert "DCGM_FI_DEV_GPU_UTIL" not in port("gpu1").names()
 
 
 def test_where_dcgm_goes_gpu_exporter_takes_its_port(run, sh, port, prometheus):
+    assert eventually(lambda: len(series(prometheus)) > 20)
+    before, begun = series(prometheus), time.time()
     done = run(dcgm_enabled=False)
     assert done.rc == 0, done.messages()
+    assert eventually(lambda: series(prometheus) == before), series(prometheus) ^ before
+    assert longest_gap(prometheus, 'gpu:utilization:ratio{instance="gpu1",gpu="0"}', begun) < 15
     assert packages(sh) == {}
     assert sh("gpu1", "ls -d /etc/nvidia-dcgm-exporter /opt/gpufleet/nvidia*", check=False) == ""
     assert eventually(lambda: "DCGM_FI_DEV_GPU_UTIL" in port("gpu1").names())

@@ -149,6 +149,8 @@ def _obstacle(found: t.Mapping[str, t.Any], drivers: t.Sequence[str]) -> str:
         return f"the driver {found['driver']} is older than 450"
     if not found["distribution"] or not found["architecture"]:
         return "NVIDIA has no packages for this distribution and architecture"
+    if found["distribution"].startswith("rhel"):
+        return "packages are installed by apt alone so far"
     return ""
 
 
