@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import ssl
 import time
+import urllib.request
 
 import pytest
 from gpufleet_lab.waiting import eventually
@@ -143,6 +145,29 @@ def test_a_driver_that_is_gone_for_a_while_does_not_take_dcgm_with_it(run, sh):
 
 
 # -- changes ------------------------------------------------------------------------------------
+
+
+CERTIFICATE = """\
+mkdir -p /etc/web && cd /etc/web
+openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=gpu1 -keyout key.pem -out cert.pem 2>/dev/null
+printf 'tls_server_config:\n  cert_file: /etc/web/cert.pem\n  key_file: /etc/web/key.pem\n' >web.yml
+"""
+
+
+def test_a_file_with_a_certificate_makes_it_https(lab, run, sh):
+    sh("gpu1", CERTIFICATE)
+    try:
+        done = run(dcgm_exporter_web_config_file="/etc/web/web.yml")
+        assert done.rc == 0, done.messages()
+        trusted = ssl._create_unverified_context()
+        address = f"https://{lab.hosts['gpu1'].address}:9400/metrics"
+        with urllib.request.urlopen(address, context=trusted, timeout=5) as answer:
+            assert b"DCGM_FI_DEV_GPU_UTIL" in answer.read()
+        restarts = sh("gpu1", f"systemctl show -P NRestarts {EXPORTER}")
+        time.sleep(10)  # longer than the watchdog's patience: it asks by https, too
+        assert sh("gpu1", f"systemctl show -P NRestarts {EXPORTER}") == restarts
+    finally:
+        sh("gpu1", "rm -r /etc/web")
 
 
 SCHEMA = '{__name__=~"gpu:(utilization:ratio|memory_.*|core_temperature.*|power:.*|sm_clock.*|ecc.*)",instance="gpu1"}'
