@@ -33,6 +33,7 @@ def test_values_reach_their_table():
     [
         ("[gpu]\ninterval = 5\nintervall = 5\n", ["line 3", "intervall", "did you mean interval?"]),
         ("\n[dgcm]\nenabled = true\n", ["line 2", "dgcm", "did you mean dcgm?"]),
+        ("[server]\nport = 70000\n", ["line 2", "server.port", "65535"]),
         ("[zebra]\n", ["line 1", "zebra", "allocations, dcgm"]),
         ("[gpu]\nenabled = 1\n", ["line 2", "gpu.enabled", "true or false", "1"]),
         ("[gpu]\nenabled = 'yes'\n", ["gpu.enabled", "true or false"]),

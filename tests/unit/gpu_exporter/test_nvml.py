@@ -220,3 +220,13 @@ def test_a_gpu_whose_events_fail_makes_no_other_deaf(driver, fault):
     setattr(driver, fault, set())
     assert polled(events) == ([(BUS["A"], 31)], False)
     session.close()
+
+
+def test_a_driver_that_was_upgraded_on_the_disk_is_said_while_the_old_one_answers(driver, monkeypatch):
+    monkeypatch.setattr(nvml, "_LIBRARY_SECONDS", 0.0)
+    session = nvml.Session()
+    monkeypatch.setattr(session, "library_replaced", lambda: False)
+    assert not session.refresh(False).library_replaced
+    monkeypatch.setattr(session, "library_replaced", lambda: True)
+    inventory = session.refresh(False)
+    assert (inventory.library_replaced, inventory.problem, len(inventory.gpus)) == (True, None, 3)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 from gpufleet.gpu_exporter import pci
-from gpufleet.gpu_exporter.collectors.xid import KernelLog, Tally, parse_kernel_message
+from gpufleet.gpu_exporter.collector import Readings
+from gpufleet.gpu_exporter.collectors.xid import KernelLog, Tally, XidCollector, parse_kernel_message
+from gpufleet.gpu_exporter.config import Config
+from gpufleet.gpu_exporter.context import Context
+from gpufleet.gpu_exporter.inventory import Inventory, Store
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -155,3 +159,27 @@ def test_made_up_codes_do_not_pile_up():
 def test_a_log_that_may_not_be_read_is_an_error_of_the_system(tmp_path):
     with pytest.raises(OSError, match="No such file"):
         list(KernelLog(str(tmp_path / "absent")).messages())
+
+
+def test_an_error_of_a_gpu_that_nvml_never_named_is_served_and_one_of_a_gpu_that_is_not_there_is_not(tmp_path):
+    """It may have died before NVML came up, which is what the kernel's log is read for."""
+    device = tmp_path / "sys/bus/pci/devices/0000:65:00.0"
+    device.mkdir(parents=True)
+    for name, text in (("vendor", "0x10de"), ("class", "0x030200"), ("device", "0x20b0")):
+        (device / name).write_text(f"{text}\n")
+    log = tmp_path / "kmsg"
+    log.write_text("")
+    settings = Config()
+    settings.paths.sysfs = str(tmp_path / "sys")
+    settings.xid.kernel_log, settings.xid.kernel_log_path = True, str(log)
+    context = Context(settings, Store("host"))
+    context.inventory.current = Inventory(complete=True)
+    collector = XidCollector(context)
+    collector.collect(Readings())
+    with log.open("a") as file:
+        file.write(record(1, "NVRM: Xid (PCI:0000:65:00): 79, x") + record(2, "NVRM: Xid (PCI:0000:66:00): 79, x"))
+    out = Readings()
+    collector.collect(out)
+    counted = {(row[3], row[-1]): row[0] for row in out.families["gpu_xid_errors_total"]}
+    assert counted["0000:65:00.0", "79"] == 1
+    assert {bus_id for bus_id, _ in counted} == {"0000:65:00.0"}

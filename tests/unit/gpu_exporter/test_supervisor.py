@@ -96,3 +96,11 @@ def test_samplers_that_the_driver_holds_do_not_pile_up(clock, monkeypatch):
     waiting = Sampler(protocol.Order("", {}, {"nvml": 1e9}))
     assert work._watch(waiting) == "deadline"
     assert "nvml" not in work._start().order.suspended
+
+
+def test_a_part_that_fails_is_logged_once():
+    readings = supervisor.Readings(config.Config())
+    said = [readings.put(protocol.Report("gpu", False, families={}, failures=failures)) for failures in (
+        (), ("GPU 1: fans: Unknown Error",), ("GPU 1: fans: Unknown Error",), (), ("GPU 1: fans: Unknown Error",)
+    )]  # fmt: skip
+    assert said == [None, "collector gpu: GPU 1: fans: Unknown Error", None, None, said[1]]
