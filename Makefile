@@ -1,6 +1,7 @@
 # make demo   a monitored fleet of lab hosts on this machine
-# make test   lint, unit tests, the lab's own tests, the exporter's, and all Molecule scenarios
-# make lint, make unit, make lab, make exporter, make molecule, make sanity, make bench, make docs, make shell, make clean
+# make test   lint, unit tests, the rules' tests, the lab's own, the exporter's, and all Molecule scenarios
+# make lint, make unit, make rules, make lab, make exporter, make molecule, make sanity, make bench,
+# make docs, make shell, make clean
 #
 # demo, test and bench boot systemd machines, so they need root on Debian 12 or 13; they install what they need.
 .DEFAULT_GOAL := help
@@ -18,7 +19,7 @@ COLLECTION := ansible_collections.gpufleet.monitoring
 export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help demo test lint sanity unit lab exporter molecule bench docs shell clean distclean packages
+.PHONY: help demo test lint sanity unit rules lab exporter molecule bench docs shell clean distclean packages
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' $(firstword $(MAKEFILE_LIST))
@@ -29,7 +30,7 @@ demo: $(TOOLS) packages
 	molecule converge
 	@python3 molecule/lab/lab.py demo default
 
-test: lint unit lab exporter molecule
+test: lint unit rules lab exporter molecule
 
 lint: $(TOOLS)
 	yamllint --strict .
@@ -52,6 +53,10 @@ sanity: $(TOOLS)
 
 unit: $(TOOLS)
 	pytest tests/unit
+
+# The recording rules, by promtool, and whether somebody serves every metric that they read.
+rules: $(TOOLS) packages
+	timeout 300 pytest tests/rules
 
 # The GPU exporter as a program, against simulated GPUs.
 exporter: $(TOOLS) packages
