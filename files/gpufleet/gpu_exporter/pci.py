@@ -32,9 +32,9 @@ def gpus(sysfs: str) -> list[PciGpu]:
     for bus_id in sorted(os.listdir(f"{sysfs}/bus/pci/devices")):
         directory = f"{sysfs}/bus/pci/devices/{bus_id}"
         try:
-            if os.path.lexists(f"{directory}/physfn"):
+            if _hex(f"{directory}/vendor") != NVIDIA or _hex(f"{directory}/class") >> 16 != _DISPLAY:
                 continue
-            if _hex(f"{directory}/vendor") == NVIDIA and _hex(f"{directory}/class") >> 16 == _DISPLAY:
+            if not os.path.lexists(f"{directory}/physfn"):
                 found.append(PciGpu(bus_id.lower(), _hex(f"{directory}/device"), _driver(directory)))
         except (OSError, ValueError):
             continue

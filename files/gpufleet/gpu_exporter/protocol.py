@@ -7,6 +7,8 @@ sampler writes Reports.
 from __future__ import annotations
 
 import json
+import mmap
+import os
 import typing as t
 
 
@@ -25,10 +27,12 @@ class Order(t.NamedTuple):
     """Read every collector once and end."""
     quarantine: t.Mapping[str, float] = {}
     """GPU (bus id) to seconds for which it must not be asked, because it blocked who did."""
+    board: int = -1
+    """Descriptor of the Board."""
 
 
 class Report(t.NamedTuple):
-    """A collector begins, or has ended, a reading, or turns to another GPU in it."""
+    """A collector begins, or has ended, a reading."""
 
     collector: str
     begins: bool
@@ -41,8 +45,32 @@ class Report(t.NamedTuple):
     error: str | None = None
     """Why the reading as a whole failed."""
     state: t.Any = None
-    subject: str = ""
-    """The GPU that is read from now on, by bus id."""
+
+
+class Board:
+    """Memory that both processes see: which GPU is asked now, by bus id. A message for each would cost more than the
+    asking.
+    """
+
+    _SIZE = 32
+
+    def __init__(self, descriptor: int) -> None:
+        self._memory = mmap.mmap(descriptor, self._SIZE)
+
+    @staticmethod
+    def create() -> int:
+        """Return a descriptor for a new board."""
+        descriptor = os.memfd_create("gpu-exporter")
+        os.ftruncate(descriptor, Board._SIZE)
+        return descriptor
+
+    def write(self, bus_id: str) -> None:
+        """Say which GPU is asked now; "" for none."""
+        self._memory[:] = bus_id.encode("ascii", "replace")[: self._SIZE].ljust(self._SIZE, b"\0")
+
+    def read(self) -> str:
+        """Return which one it is."""
+        return self._memory[:].rstrip(b"\0").decode("ascii", "replace")
 
 
 def encode(message: Order | Report) -> bytes:

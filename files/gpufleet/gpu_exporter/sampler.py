@@ -34,6 +34,8 @@ def main() -> int:
     now = time.monotonic()
     quarantine = {bus_id: now + seconds for bus_id, seconds in order.quarantine.items()}
     context = Context(settings, Store(socket.gethostname()), quarantine)
+    if order.board >= 0:
+        context.progress = protocol.Board(order.board).write
     active = collectors.build(context)
     for collector in active:
         if order.states.get(collector.name) is not None:
@@ -130,10 +132,7 @@ class _Lane(threading.Thread):
         return self._context.config.section(collector.name).interval
 
     def _read(self, collector: Collector) -> None:
-        begins = protocol.Report(collector.name, begins=True)
-        self._reports.send(begins)
-        if self.name == "nvml":
-            self._context.progress = lambda bus_id: self._reports.send(begins._replace(subject=bus_id))
+        self._reports.send(protocol.Report(collector.name, begins=True))
         out, error, began = Readings(), None, time.monotonic()
         try:
             collector.collect(out)
@@ -144,6 +143,8 @@ class _Lane(threading.Thread):
         except Exception as failure:
             traceback.print_exc()
             error = f"{type(failure).__name__}: {failure}"
+        if self.name == "nvml":
+            self._context.progress("")
         seconds = time.monotonic() - began
         out.bound(self._context.config.server.series_limit)
         families = None if error else self._news(collector.name, out.families)

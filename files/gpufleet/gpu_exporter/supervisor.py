@@ -105,13 +105,17 @@ class _Sampler:
     """One sampling process."""
 
     def __init__(self, order: protocol.Order) -> None:
-        self.process = subprocess.Popen(sampler_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        descriptor = protocol.Board.create()
+        self.process = subprocess.Popen(
+            sampler_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(descriptor,)
+        )
+        self.board = protocol.Board(descriptor)
+        os.close(descriptor)
+        order = order._replace(board=descriptor)
         assert self.process.stdin is not None
         self.started = time.monotonic()
         self.running: dict[str, float] = {}
         """Collector to the moment when its reading began."""
-        self.subject: dict[str, str] = {}
-        """Collector to the GPU that it reads now, by bus id."""
         self.without_nvml = "nvml" in order.suspended
         self.finished: dict[str, float] = {}
         """Collector to the moment when its last reading ended."""
@@ -205,26 +209,24 @@ class Supervisor:
 
     def _take(self, sampler: _Sampler, report: protocol.Report) -> None:
         if report.begins:
-            sampler.running.setdefault(report.collector, time.monotonic())
-            self._now_reads(sampler, report)
+            sampler.running[report.collector] = time.monotonic()
             return
         sampler.finished[report.collector] = time.monotonic()
         sampler.running.pop(report.collector, None)
-        self._now_reads(sampler, report)
+        if report.collector == "gpu":
+            self._trust()
         self._answered.add(report.collector)
         self._blocked.pop(report.collector, None)
         if report.state is not None:
             self._states[report.collector] = report.state
         log(self.readings.put(report))
 
-    def _now_reads(self, sampler: _Sampler, report: protocol.Report) -> None:
-        """Note which GPU a collector turns to: the one before has answered."""
-        before = sampler.subject.pop(report.collector, None)
-        if before is not None:
-            self._blocked.pop(before, None)
-            self._quarantine.pop(before, None)
-        if report.subject:
-            sampler.subject[report.collector] = report.subject
+    def _trust(self) -> None:
+        """Who asks every GPU the most has finished: those that were asked again have answered."""
+        now = time.monotonic()
+        for bus_id in [bus_id for bus_id, moment in self._quarantine.items() if moment <= now]:
+            del self._quarantine[bus_id]
+            self._blocked.pop(bus_id, None)
 
     def _watch(self, sampler: _Sampler) -> str:
         """Wait until the sampler ends or has to. Returns the reason."""
@@ -268,7 +270,7 @@ class Supervisor:
         """Kill a sampler that is blocked, and leave what blocked it alone for a while: one GPU, or a whole lane."""
         waited = self._deadline(collector, collector in self._answered)
         self._reason = f"no answer within {waited:g} s"
-        subject = sampler.subject.get(collector)
+        subject = sampler.board.read() if LANES[collector] == "nvml" else ""
         culprit = subject or collector
         self._blocked[culprit] = self._blocked.get(culprit, 0) + 1
         pause = min(self._config.server.retry_after * 2 ** (self._blocked[culprit] - 1), _LONGEST_RETRY)

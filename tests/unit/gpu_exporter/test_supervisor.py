@@ -19,7 +19,8 @@ class Sampler:
     def __init__(self, order):
         self.order, self.process = order, self
         self.started = supervisor.time.monotonic()
-        self.running, self.finished, self.subject = {}, {}, {}
+        self.running, self.finished = {}, {}
+        self.board = protocol.Board(protocol.Board.create())
         self.without_nvml = "nvml" in order.suspended
         self.ended = threading.Event()
         self.pid = 1
@@ -47,8 +48,7 @@ def block(work, clock, subject=""):
     work._take(sampler, protocol.Report("inventory", True))
     work._take(sampler, protocol.Report("inventory", False, families={}))
     work._take(sampler, protocol.Report("gpu", True))
-    if subject:
-        work._take(sampler, protocol.Report("gpu", True, subject=subject))
+    sampler.board.write(subject)
     while work._late(sampler) is None:
         clock[0] += 1
     work._give_up(sampler, work._late(sampler))
@@ -78,7 +78,7 @@ def test_a_gpu_that_answers_again_is_trusted_again(clock):
     block(work, clock, GPU)
     clock[0] += 31
     sampler = work._start()
-    work._take(sampler, protocol.Report("gpu", True, subject=GPU))
+    work._take(sampler, protocol.Report("gpu", True))
     work._take(sampler, protocol.Report("gpu", False, families={}))
     block(work, clock, GPU)
     assert work._start().order.quarantine == {GPU: 30.0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 import typing as t
 
 import pynvml
@@ -14,6 +15,10 @@ from ..nvml import NvmlDown, XidEvents
 
 if t.TYPE_CHECKING:
     from ..context import Context
+
+
+_BUS_SECONDS = 30.0
+"""From one look at the bus to the next: it is only to notice GPUs that NVML does not list."""
 
 
 class DriverReplaced(Exception):
@@ -29,6 +34,8 @@ class InventoryCollector:
         self._store = context.inventory
         self._session = context.nvml
         self._sysfs = context.config.paths.sysfs
+        self._expected: list[str] = []
+        self._looked = -_BUS_SECONDS
         self._events = XidEvents(context.nvml) if context.config.xid.enabled else None
         self._with_processes = context.config.allocations.enabled and context.config.allocations.processes
 
@@ -48,11 +55,14 @@ class InventoryCollector:
                 raise CollectorError(error.problem.message) from error
 
     def _with_driver(self) -> list[str]:
-        """Return the GPUs that NVIDIA's driver has, by bus id: NVML should know them all."""
-        try:
-            return [gpu.bus_id for gpu in pci.gpus(self._sysfs) if gpu.driver == "nvidia"]
-        except OSError:
-            return []
+        """Return the GPUs that NVIDIA's driver has, by bus id: NVML should know them all. The bus is read seldom."""
+        if time.monotonic() - self._looked > _BUS_SECONDS:
+            self._looked = time.monotonic()
+            try:
+                self._expected = [gpu.bus_id for gpu in pci.gpus(self._sysfs) if gpu.driver == "nvidia"]
+            except OSError:
+                self._expected = []
+        return self._expected
 
     def _poll_xids(self, out: Readings) -> None:
         if self._events is None:
