@@ -65,10 +65,11 @@ class UnclearError(Exception):
     """An expression that is not understood, so that its metrics cannot be said for certain."""
 
 
-def metrics_of(expression: str) -> set[str]:
-    """Return the metrics that a PromQL expression reads. Raises UnclearError."""
+def metrics_of(expression: str) -> list[str]:
+    """Return the metrics that a PromQL expression reads, each once and in its order. Raises UnclearError."""
     tokens = list(_tokens(expression))
-    found, at = set[str](), 0
+    found: dict[str, None] = {}
+    at = 0
     while at < len(tokens):
         kind, text = tokens[at]
         following = tokens[at + 1][1] if at + 1 < len(tokens) else ""
@@ -79,9 +80,9 @@ def metrics_of(expression: str) -> set[str]:
         elif kind == "word" and text.lower() in _LABEL_LISTS and following == "(":
             at = _index(tokens, ")", at)
         elif kind == "word" and not _is_syntax(text, following):
-            found.add(text)
+            found[text] = None
         at += 1
-    return found
+    return list(found)
 
 
 def _tokens(expression: str) -> t.Iterator[tuple[str, str]]:
@@ -107,7 +108,7 @@ def _index(tokens: list[tuple[str, str]], sign: str, at: int) -> int:
     raise UnclearError(f"a {sign} is missing")
 
 
-def _selector(tokens: list[tuple[str, str]], at: int, found: set[str], expression: str) -> int:
+def _selector(tokens: list[tuple[str, str]], at: int, found: dict[str, None], expression: str) -> int:
     """Look for a metric's name among the matchers in braces; return where they end."""
     end = _index(tokens, "}", at)
     words = [text for _, text in tokens[at + 1 : end]]
@@ -116,9 +117,9 @@ def _selector(tokens: list[tuple[str, str]], at: int, found: set[str], expressio
         if word == "__name__":
             if operator != "=":
                 raise UnclearError(f"__name__{operator} in {expression!r}: what it reads depends on the data")
-            found.add(words[place + 2][1:-1])
+            found[words[place + 2][1:-1]] = None
         elif word[0] in "\"'" and operator == "," and (place == 0 or words[place - 1] == ","):
-            found.add(word[1:-1])  # {"a name in quotes"}
+            found[word[1:-1]] = None  # {"a name in quotes"}
     return end
 
 
@@ -131,6 +132,38 @@ def rules_of(files: t.Iterable[Path]) -> list[Rule]:
                 name = rule.get("record") or rule["alert"]
                 found.append(Rule(file.name, group["name"], name, str(rule["expr"]), rule.get("labels", {})))
     return found
+
+
+class Record(t.NamedTuple):
+    """One record as the comments above its rules have it."""
+
+    name: str
+    group: str
+    meaning: str
+    labels: list[str]
+    metrics: list[str]
+
+
+def documented(file: Path) -> list[Record]:
+    """Return a file's records. Rules of one name are one record, with the comment above the first of them."""
+    said: dict[str, tuple[str, list[str]]] = {}
+    comment: list[str] = []
+    for line in map(str.strip, file.read_text().splitlines()):
+        if line.startswith("# ") and not line.startswith("# --"):
+            comment.append(line[2:])
+        elif line.startswith("- record:"):
+            labels = [words for words in comment if words.startswith("Labels: ")]
+            text = " ".join(words for words in comment if words not in labels)
+            listed = labels[0].removeprefix("Labels: ").rstrip(".").split(", ") if labels else []
+            said.setdefault(line.split()[-1], (text, listed))
+            comment = []
+        else:
+            comment = []
+    found: dict[str, Record] = {}
+    for rule in rules_of([file]):
+        record = found.setdefault(rule.name, Record(rule.name, rule.group, *said[rule.name], []))
+        record.metrics.extend(name for name in metrics_of(rule.expression) if name not in record.metrics)
+    return list(found.values())
 
 
 def own_rules() -> list[Path]:
@@ -170,7 +203,7 @@ def missing(rules: t.Iterable[Rule], known: t.Collection[str]) -> list[str]:
     lines = []
     for rule in rules:
         try:
-            used = metrics_of(rule.expression)
+            used = set(metrics_of(rule.expression))
         except UnclearError as error:
             lines.append(f"{rule}: cannot be checked: {error}")
             continue
@@ -189,7 +222,7 @@ def main() -> None:
     files = arguments.rules or own_rules()
     if arguments.list:
         for rule in rules_of(files):
-            print(rule, *sorted(metrics_of(rule.expression)), sep="\n  ")
+            print(rule, *metrics_of(rule.expression), sep="\n  ")
         return
     # What a Prometheus has seen says more than a table, so that the tables count only where none is asked.
     known = records({*files, *own_rules()})
