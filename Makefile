@@ -68,7 +68,7 @@ docs: $(TOOLS)
 
 # The lab's own tests.
 lab: $(TOOLS) packages
-	timeout 300 pytest molecule/lab/test_lab.py molecule/lab/test_gpu.py
+	timeout 300 pytest molecule/lab
 
 # Two at a time: a scenario waits for its hosts more than it works. What each one says is shown when it has ended.
 molecule: $(TOOLS) packages

@@ -5,38 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from gpufleet_lab import machines
 from gpufleet_lab.playbook import run_playbook
 from gpufleet_lab.waiting import eventually
-
-
-@pytest.fixture
-def gpus(lab):
-    """The simulated GPUs of a host, to be changed; in the end they are as they were."""
-    used = []
-
-    def machine(host):
-        spec = lab.hosts[host].spec
-        found = machines.MACHINES[spec.gpu]()
-        found.write(lab.hosts[host].gpus)
-        used.append(host)
-        return found
-
-    yield machine
-    for host in used:
-        machines.MACHINES[lab.hosts[host].spec.gpu]().write(lab.hosts[host].gpus)
-
-
-@pytest.fixture
-def value(prometheus):
-    """The one value of an expression, None where there is none."""
-
-    def ask(expression):
-        results = prometheus.query(expression)
-        assert len(results) <= 1, results
-        return float(results[0]["value"][1]) if results else None
-
-    return ask
 
 
 @pytest.mark.parametrize(

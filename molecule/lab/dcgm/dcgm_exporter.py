@@ -72,7 +72,6 @@ def render(rows, entities):
     fields = known(VERSION)
     lines = []
     labels_of_all = [(name, fields[name][0]) for name, kind, _ in rows if kind == "label"]
-    whole = {entity["labels"]["gpu"]: entity["values"] for entity in entities if "GPU_I_ID" not in entity["labels"]}
     for name, kind, text in rows:
         if kind == "label":
             continue
@@ -83,7 +82,7 @@ def render(rows, entities):
                 continue
             labels = {**entity["labels"], RELEASE["hostname_label"]: socket.gethostname()}
             for label, source in labels_of_all:
-                labels[label] = whole[labels["gpu"]].get(source, "")
+                labels[label] = entity["values"].get(source, "")
             text_of_labels = ",".join(f'{key}="{label}"' for key, label in labels.items())
             samples.append(f"{name}{{{text_of_labels}}} {value * fields[name][1]:.10g}")
         if samples:

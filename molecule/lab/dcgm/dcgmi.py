@@ -10,12 +10,13 @@ if words == ["--version"]:
     print(f"stand-in for dcgmi {VERSION}")
 elif words[:1] == ["discovery"] and words[1:] in (["-l"], ["--list"]):
     try:
-        gpus = [entity for entity in Connection("localhost:5555").ask()["gpus"] if "GPU_I_ID" not in entity["labels"]]
+        entities = Connection("localhost:5555").ask()["gpus"]
     except EngineError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(255)
+    gpus = {labels["gpu"]: labels for labels in (entity["labels"] for entity in entities)}
     print(f"{len(gpus)} GPUs found.")
-    for gpu in gpus:
-        print(f"| {gpu['labels']['gpu']} | Name: {gpu['labels']['modelName']} | {gpu['labels']['UUID']} |")
+    for number, labels in gpus.items():
+        print(f"| {number} | Name: {labels['modelName']} | {labels['UUID']} |")
 else:
     sys.exit("stand-in for dcgmi: only discovery --list and --version")

@@ -8,6 +8,7 @@ import re
 
 MIB = 1 << 20
 _FIELD_MEMORY_TEMP = 82
+_COUNTED = (0, 7)  # SUCCESS, and INSUFFICIENT_SIZE where there are pages and no room for their addresses
 _RENAMED = (  # in DCGM 4.7, with the factor from the old unit to the new one where that changed, too
     ("SM_CLOCK", "SM_CLOCK_HERTZ", 1e6),
     ("MEM_CLOCK", "MEMORY_CLOCK_HERTZ", 1e6),
@@ -42,6 +43,7 @@ _UNCHANGED = (
     *(f"ECC_{bits}_{period}_TOTAL" for bits in ("SBE", "DBE") for period in ("VOL", "AGG")),
     *("ROW_REMAP_PENDING", "PCIE_LINK_GEN", "PCIE_LINK_WIDTH", "PCIE_MAX_LINK_GEN", "PCIE_MAX_LINK_WIDTH"),
 )
+_OF_INSTANCES = ("GPU_UTIL", "MEM_COPY_UTIL", "ENC_UTIL", "DEC_UTIL", "FB_TOTAL", "FB_RESERVED", "FB_FREE", "FB_USED")
 _PROFILING = (
     ("GR_ENGINE_ACTIVE", "GR_ENGINE_UTIL_RATIO"),
     ("SM_ACTIVE", "SM_UTIL_RATIO"),
@@ -105,7 +107,7 @@ class Driver:
         self._library = None
 
     def gpus(self):
-        """Return each GPU, and each MIG instance after it: labels, and values by old names in old units."""
+        """Return each GPU, or its MIG instances in its place: labels, and values by old names in old units."""
         try:
             if self._library is None:
                 library = ctypes.CDLL("libnvidia-ml.so.1")
@@ -132,7 +134,7 @@ class Driver:
             "modelName": self._text("nvmlDeviceGetName", handle),
         }
         values = {name: value for name, value in self._values(handle) if value is not None}
-        return [{"labels": labels, "values": values}, *self._instances(handle, labels)]
+        return self._instances(handle, labels, values) or [{"labels": labels, "values": values}]
 
     def _values(self, handle):
         yield "driver", self._text("nvmlSystemGetDriverVersion")
@@ -140,7 +142,11 @@ class Driver:
         if self._library.nvmlDeviceGetUtilizationRates(handle, ctypes.byref(rates)) == 0:
             yield "GPU_UTIL", rates[0]
             yield "MEM_COPY_UTIL", rates[1]
-            yield "GR_ENGINE_ACTIVE", rates[0] / 100
+            # What a real GPU counts; the simulated one has no such counters.
+            for name in ("GR_ENGINE_ACTIVE", "SM_ACTIVE"):
+                yield name, rates[0] / 100
+            for name in ("SM_OCCUPANCY", "PIPE_TENSOR_ACTIVE"):
+                yield name, rates[0] / 200
             yield "DRAM_ACTIVE", rates[1] / 100
         period = ctypes.c_uint()
         yield "ENC_UTIL", self._uint("nvmlDeviceGetEncoderUtilization", handle, after=[ctypes.byref(period)])
@@ -174,36 +180,47 @@ class Driver:
                 "ROW_REMAP_FAILURE",
             )
             yield from zip(names, (row.value for row in rows))
+        for name, cause in (("RETIRED_SBE", 0), ("RETIRED_DBE", 1)):
+            count = ctypes.c_uint()
+            if self._library.nvmlDeviceGetRetiredPages(handle, cause, ctypes.byref(count), None) in _COUNTED:
+                yield name, count.value
+        yield "RETIRED_PENDING", self._uint("nvmlDeviceGetRetiredPagesPendingStatus", handle)
+        for name, counter in (("PCIE_TX_BYTES", 0), ("PCIE_RX_BYTES", 1)):
+            yield name, _scaled(self._uint("nvmlDeviceGetPcieThroughput", handle, counter), 1000)
+        # The simulated GPUs have links, and nothing that talks over them.
+        yield "NVLINK_BANDWIDTH_TOTAL", None if "GeForce" in self._text("nvmlDeviceGetName", handle) else 0
         yield "PCIE_REPLAY_COUNTER", self._uint("nvmlDeviceGetPcieReplayCounter", handle)
         yield "PCIE_LINK_GEN", self._uint("nvmlDeviceGetCurrPcieLinkGeneration", handle)
         yield "PCIE_LINK_WIDTH", self._uint("nvmlDeviceGetCurrPcieLinkWidth", handle)
         yield "PCIE_MAX_LINK_GEN", self._uint("nvmlDeviceGetMaxPcieLinkGeneration", handle)
         yield "PCIE_MAX_LINK_WIDTH", self._uint("nvmlDeviceGetMaxPcieLinkWidth", handle)
 
-    def _instances(self, handle, labels):
+    def _instances(self, handle, labels, card):
+        """Return an entity for each instance. What is the card's is repeated at each, as DCGM's exporter has it."""
         pending = ctypes.c_uint()
         if self._uint("nvmlDeviceGetMigMode", handle, after=[ctypes.byref(pending)]) != 1:
-            return
-        for number in range(self._uint("nvmlDeviceGetMaxMigDeviceCount", handle) or 0):
-            mig = ctypes.c_void_p()
-            if self._library.nvmlDeviceGetMigDeviceHandleByIndex(handle, number, ctypes.byref(mig)) != 0:
-                continue
-            memory = _MigMemory()
-            if self._library.nvmlDeviceGetMemoryInfo(mig, ctypes.byref(memory)) != 0:
-                continue
-            profile = re.search(r"MIG (\S+)", self._text("nvmlDeviceGetName", mig))
-            yield {
-                "labels": {
-                    **labels,
-                    "GPU_I_PROFILE": profile.group(1) if profile else "",
-                    "GPU_I_ID": str(self._uint("nvmlDeviceGetGpuInstanceId", mig)),
-                },
-                "values": {
-                    **{f"FB_{name.upper()}": getattr(memory, name) // MIB for name in ("total", "free", "used")},
-                    # What a real GPU counts; the simulated one has no counters, so memory stands for work.
-                    "GR_ENGINE_ACTIVE": round(memory.used / memory.total, 4),
-                },
-            }
+            return []
+        shared = {
+            name: value for name, value in card.items() if name not in _OF_INSTANCES and name not in dict(_PROFILING)
+        }
+        numbers = range(self._uint("nvmlDeviceGetMaxMigDeviceCount", handle) or 0)
+        found = [self._instance(handle, number) for number in numbers]
+        return [{"labels": {**labels, **own}, "values": {**shared, **values}} for own, values in filter(None, found)]
+
+    def _instance(self, handle, number):
+        mig, memory = ctypes.c_void_p(), _MigMemory()
+        if self._library.nvmlDeviceGetMigDeviceHandleByIndex(handle, number, ctypes.byref(mig)) != 0:
+            return None
+        if self._library.nvmlDeviceGetMemoryInfo(mig, ctypes.byref(memory)) != 0:
+            return None
+        profile = re.search(r"MIG (\S+)", self._text("nvmlDeviceGetName", mig))
+        labels = {
+            "GPU_I_PROFILE": profile.group(1) if profile else "",
+            "GPU_I_ID": str(self._uint("nvmlDeviceGetGpuInstanceId", mig)),
+        }
+        values = {f"FB_{name.upper()}": getattr(memory, name) // MIB for name in ("total", "free", "used")}
+        # What a real GPU counts; the simulated one has no counters, so memory stands for work.
+        return labels, {**values, "GR_ENGINE_ACTIVE": round(memory.used / memory.total, 4)}
 
     def _uint(self, function, *arguments, after=()):
         return self._number(ctypes.c_uint, function, arguments, after)

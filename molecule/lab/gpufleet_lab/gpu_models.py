@@ -90,16 +90,13 @@ _EVERY: dict[str, Reading] = {
     "bar1.used": 3 * MIB,
 }
 
-_DATA_CENTRE: dict[str, Reading] = {
+_VOLTA: dict[str, Reading] = {
     "brand": NVIDIA,
     "fan.count": 0,
     "events": 0x1F,
     "ecc.mode": 1,
     "ecc.pending_mode": 1,
-    "mig.mode": 0,
-    "mig.pending_mode": 0,
-    "mig.max": 7,
-    **{f"remapped_rows.{name}": 0 for name in ("correctable", "uncorrectable", "pending", "failure")},
+    **{f"retired_pages.{name}": 0 for name in ("single_bit", "double_bit", "pending")},
     **{
         f"ecc.{period}.{kind}{where}": 0
         for period in ("volatile", "aggregate")
@@ -107,6 +104,15 @@ _DATA_CENTRE: dict[str, Reading] = {
         for where in ("", ".dram", ".sram")
     },
     **{f"pcie.errors.{name}": 0 for name in _ERRORS},
+}
+
+# Since Ampere, a card is cut into MIG instances, and replaces rows of its memory where others retire pages.
+_DATA_CENTRE: dict[str, Reading] = {
+    **{name: reading for name, reading in _VOLTA.items() if not name.startswith("retired_pages.")},
+    "mig.mode": 0,
+    "mig.pending_mode": 0,
+    "mig.max": 7,
+    **{f"remapped_rows.{name}": 0 for name in ("correctable", "uncorrectable", "pending", "failure")},
 }
 
 _GEFORCE: dict[str, Reading] = {
@@ -126,6 +132,27 @@ def _pcie(generation: int) -> dict[str, Reading]:
         "pcie.link.max_width": 16,
     }
 
+
+V100 = Model(
+    name="Tesla V100-SXM2-32GB",
+    device=0x1DB5,
+    subsystem=0x124910DE,
+    pci_class=0x030200,
+    bar1_mebibytes=32768,
+    nvml_memory=True,
+    readings={
+        **_EVERY,
+        **_VOLTA,
+        **_pcie(3),
+        **_limits(300, 150, 300),
+        **_clocks(1530, 877, 1372),
+        **_group("compute_capability", major=7, minor=0),
+        **_group("temperature.threshold", shutdown=90, slowdown=87, memory_max=85, gpu_max=83),
+        **_group("memory", total=32768 * MIB, used=14020 * MIB, reserved=271 * MIB),
+        "power.usage": 214000,
+        "vbios": "88.00.80.00.02",
+    },
+)
 
 A100 = Model(
     name="NVIDIA A100-SXM4-40GB",
@@ -257,4 +284,11 @@ RTX_5090 = Model(
     },
 )
 
-MODELS: dict[str, Model] = {"a100": A100, "h100": H100, "rtx3090": RTX_3090, "rtx4090": RTX_4090, "rtx5090": RTX_5090}
+MODELS: dict[str, Model] = {
+    "v100": V100,
+    "a100": A100,
+    "h100": H100,
+    "rtx3090": RTX_3090,
+    "rtx4090": RTX_4090,
+    "rtx5090": RTX_5090,
+}

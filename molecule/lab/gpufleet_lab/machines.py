@@ -10,8 +10,8 @@ from .system import run
 
 
 def _a100() -> gpu.Machine:
-    """A university's server: one card whole, one cut into MIG instances."""
-    machine = gpu.Machine.of("a100", "a100", host="a100", driver_version="575.57.08")
+    """A university's server: one card whole, one cut into MIG instances, and an old one."""
+    machine = gpu.Machine.of("a100", "a100", "v100", host="a100", driver_version="575.57.08")
     machine.partition(1, "3g.20gb", "2g.10gb", "1g.5gb")
     machine.animate()
     return machine
@@ -31,6 +31,13 @@ def _h100() -> gpu.Machine:
     return machine
 
 
+def _mixed() -> gpu.Machine:
+    """A laboratory's server, with whatever was bought when."""
+    machine = gpu.Machine.of("h100", "h100", "v100", "rtx5090", host="mixed")
+    machine.animate()
+    return machine
+
+
 def _bench() -> gpu.Machine:
     """What the benchmark runs against."""
     machine = gpu.Machine.of(*["a100"] * 8, host="bench")
@@ -42,6 +49,7 @@ MACHINES: dict[str, Callable[[], gpu.Machine]] = {
     "a100": _a100,
     "rtx4090": _rtx4090,
     "h100": _h100,
+    "mixed": _mixed,
     "bench": _bench,
     "none": lambda: gpu.Machine.of("none"),
 }
