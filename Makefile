@@ -54,9 +54,9 @@ sanity: $(TOOLS)
 unit: $(TOOLS)
 	pytest tests/unit
 
-# The recording rules, by promtool, and whether somebody serves every metric that they read.
+# The rules, by promtool, whether somebody serves every metric that they read, and what Alertmanager makes of alerts.
 rules: $(TOOLS) packages
-	timeout 300 pytest tests/rules
+	timeout 300 pytest tests/rules tests/alertmanager
 
 # The GPU exporter as a program, against simulated GPUs.
 exporter: $(TOOLS) packages

@@ -75,6 +75,9 @@ class GitHubRelease:
     # In the archive -> in the packages.
     programs: Mapping[str, str]
     texts: Mapping[str, str] = field(default_factory=dict)
+    # A directory that Debian's build reads, and upstream's has inside the program: it goes into the archive, and the
+    # program looks for it where the collection unpacks that.
+    assets: str = ""
 
     @property
     def name(self) -> str:
@@ -92,7 +95,8 @@ class GitHubRelease:
             "LICENSE": (0o644, (packages / LICENCE).read_bytes()),
             "NOTICE": (0o644, notice.encode()),
             **{name: (0o644, text.encode()) for name, text in self.texts.items()},
-            **{name: (0o755, (packages / path).read_bytes()) for name, path in self.programs.items()},
+            **{name: (0o755, self._program(packages / path)) for name, path in self.programs.items()},
+            **self._assets(packages),
         }
         _pack(archive, {f"{top}/{name}": content for name, content in files.items()})
         sums = {archive.name: hashlib.sha256(archive.read_bytes()).hexdigest()}
@@ -101,6 +105,20 @@ class GitHubRelease:
             sums[other] = hashlib.sha256(other.encode()).hexdigest()
         lines = "".join(f"{checksum}  {name}\n" for name, checksum in sorted(sums.items()))
         (release / "sha256sums.txt").write_text(lines)
+
+    def _program(self, file: Path) -> bytes:
+        before, after = f"/{self.assets}".encode(), f"/opt/gpufleet/{self.name}/current".encode()
+        if not self.assets:
+            return file.read_bytes()
+        if len(before) != len(after):  # in a compiled program, a text has its place
+            raise LabError(f"{before!r} and {after!r} differ in length")
+        return file.read_bytes().replace(before, after)
+
+    def _assets(self, packages: Path) -> dict[str, tuple[int, bytes]]:
+        if not self.assets:
+            return {}
+        files = (path for path in sorted((packages / self.assets).rglob("*")) if path.is_file())
+        return {str(path.relative_to(packages / self.assets)): (0o644, path.read_bytes()) for path in files}
 
 
 COMPONENTS: tuple[Component, ...] = (
@@ -120,6 +138,7 @@ COMPONENTS: tuple[Component, ...] = (
         ("prometheus-alertmanager", "amtool"),
         {"alertmanager": "usr/bin/prometheus-alertmanager", "amtool": "usr/bin/amtool"},
         {"alertmanager.yml": ALERTMANAGER_YML},
+        assets="usr/share/prometheus/alertmanager",
     ),
 )
 
