@@ -21,11 +21,14 @@ from pathlib import Path
 import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "files"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / ".collections"))
 
+from ansible_collections.gpufleet.monitoring.plugins.plugin_utils import alerts
 from gpufleet.gpu_exporter import metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "roles/prometheus/files/rules"
+ALERTS = ROOT / "roles/prometheus/files/alerts"
 
 _TOKEN = re.compile(
     r"""\s+ | \#[^\n]*
@@ -167,8 +170,31 @@ def documented(file: Path) -> list[Record]:
 
 
 def own_rules() -> list[Path]:
-    """Return the collection's own files of rules."""
+    """Return the collection's own files of recording rules."""
     return sorted(RULES.glob("*.yml"))
+
+
+def own_alerts() -> list[Path]:
+    """Return the collection's own files of alerting rules, in which thresholds are still names."""
+    return sorted(ALERTS.glob("*.yml"))
+
+
+def thresholds() -> dict[str, t.Any]:
+    """Return the thresholds of alerts by default."""
+    defaults = yaml.safe_load((ROOT / "roles/prometheus/defaults/main.yml").read_text())
+    found: dict[str, t.Any] = defaults["prometheus_alert_thresholds"]
+    return found
+
+
+def deploy(directory: Path, **settings: t.Any) -> list[Path]:
+    """Write all rules into a directory as the role does, by default with its defaults; return the files."""
+    files = {file.name: file.read_text() for file in own_alerts()}
+    settings = {"thresholds": thresholds(), "runbook_url": "https://runbooks.example/{alert}", **settings}
+    made = {f"gpufleet_alerts_{name}": text for name, text in alerts.render(files, alerts.Settings(**settings)).items()}
+    made.update({f"gpufleet_{file.name}": file.read_text() for file in own_rules()})
+    for name, text in made.items():
+        (directory / name).write_text(text)
+    return [directory / name for name in made]
 
 
 def records(files: t.Iterable[Path]) -> set[str]:

@@ -152,7 +152,8 @@ def installed(tmp_path_factory):
         (meta / "argument_specs.yml").write_text(yaml.safe_dump(spec))
     defaults = collection / "roles" / "prometheus" / "defaults" / "main.yml"
     defaults.parent.mkdir()
-    defaults.write_text(yaml.safe_dump({"prometheus_scrape_jobs": JOBS}))
+    thresholds = {"hot_celsius": 85, "recent": "1h", "gpus_expected": 0}
+    defaults.write_text(yaml.safe_dump({"prometheus_scrape_jobs": JOBS, "prometheus_alert_thresholds": thresholds}))
     return root
 
 
