@@ -137,6 +137,12 @@ def rules_of(files: t.Iterable[Path]) -> list[Rule]:
     return found
 
 
+def raw_rules(file: Path) -> list[dict[str, t.Any]]:
+    """Return the rules of a file with all that they have, and the name of their group."""
+    groups = yaml.safe_load(file.read_text())["groups"]
+    return [{**rule, "group": group["name"]} for group in groups for rule in group["rules"]]
+
+
 class Record(t.NamedTuple):
     """One record as the comments above its rules have it."""
 
