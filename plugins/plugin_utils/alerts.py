@@ -88,7 +88,7 @@ def check(rules: Sequence[Mapping[str, t.Any]], settings: Settings) -> None:
     for name, value in settings.thresholds.items():
         if name not in used:
             faults.append(f"prometheus_alert_thresholds has {name}, which no alert uses{did_you_mean(name, used)}")
-        elif not isinstance(value, str) and not is_number(value):
+        elif not is_duration(value) and not is_number(value):
             faults.append(f"prometheus_alert_thresholds: {name} must be a number or a duration such as 1h")
     for name, value in settings.durations.items():
         if name not in alerts:
