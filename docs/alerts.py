@@ -60,7 +60,7 @@ have one limit: all hosts must agree on it, as by `group_vars/all`.
 | an alert not at all | `prometheus_alerts_disabled: [DS01GPUMemoryHigh]` |
 | it to wait longer | `prometheus_alert_for: {DS01GPUWaste: 2h}` |
 | alerts of your own | `prometheus_rule_files: [my_alerts.yml]` |
-| runbooks of your own, or a copy without the internet | `prometheus_alert_runbook_url: https://wiki.example.com/{alert}` |
+| runbooks elsewhere, as without the internet | `prometheus_alert_runbook_url: https://wiki.example.com/{alert}` |
 | all times shorter, in a test | `prometheus_alert_time_factor: 0.0167`: a minute becomes a second |
 
 ## What is not from this collection
