@@ -59,6 +59,11 @@ Made of the schema and of the GPU exporter's `ds01_*`. Names that DS01 has are D
 memory are in per cent, of MIG instances as well. Rows without `user` keep the labels that the inventory gives to the
 host, except those of the whole fleet. `slot_uuid` is the UUID of the slot itself: of the GPU, or of the MIG device.
 """
+HOSTS = """
+## Hosts: gpufleet:*
+
+Whether anybody answers on a host, for alerts.
+"""
 DS01_V1 = """
 ## DS01's first exporter
 
@@ -96,6 +101,7 @@ def page() -> str:
     for head, file, base in (
         (SCHEMA, "gpu.yml", "**GPU**"),
         (DS01, "ds01.yml", "`instance`"),
+        (HOSTS, "hosts.yml", "`instance`"),
         (DS01_V1, "ds01_v1.yml", "**GPU**"),
     ):
         sections.append(f"{head}\n{_records(names.documented(names.RULES / file), base)}")

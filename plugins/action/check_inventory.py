@@ -36,23 +36,24 @@ class ActionModule(ActionBase):
             report = inventory.check_inventory(
                 groups,
                 hostvars,
-                self._jobs(groups, hostvars) if jobs is None else jobs,
+                self._of_master(groups, hostvars, JOBS) if jobs is None else jobs,
                 {path.parents[1].name: self._read(path) for path in sorted(ROLES.glob("*/meta/argument_specs.yml"))},
                 ", ".join(variables.get("ansible_inventory_sources") or ()),
+                self._of_master(groups, hostvars, "prometheus_alert_thresholds"),
             )
         except inventory.InventoryError as error:
             raise AnsibleActionFail(str(error)) from None
         return {"changed": False, "hosts": report.hosts, "targets": report.targets, "warnings": report.warnings}
 
-    def _jobs(self, groups: inventory.Groups, hostvars: inventory.HostVars) -> t.Any:
-        """Return the table that the role prometheus will use."""
+    def _of_master(self, groups: inventory.Groups, hostvars: inventory.HostVars, name: str) -> t.Any:
+        """Return a variable as the role prometheus will have it."""
         for master in groups.get(inventory.MASTERS, ())[:1]:
             try:
-                if JOBS in hostvars[master]:
-                    return hostvars[master][JOBS]
+                if name in hostvars[master]:
+                    return hostvars[master][name]
             except AnsibleError as error:
-                raise AnsibleActionFail(f"{master}: {JOBS} cannot be evaluated: {error}") from None
-        return self._read(ROLES / "prometheus" / "defaults" / "main.yml")[JOBS]
+                raise AnsibleActionFail(f"{master}: {name} cannot be evaluated: {error}") from None
+        return self._read(ROLES / "prometheus" / "defaults" / "main.yml")[name]
 
     def _read(self, path: Path) -> t.Any:
         return self._loader.load_from_file(str(path))

@@ -19,14 +19,18 @@ JOBS = [
     {"job": "prometheus", "groups": ["monitoring_master"], "port": 9090, "bind_address": "127.0.0.1"},
     {"job": "node_exporter", "groups": ["gpu_workers", "monitoring_master"], "port": 9100, "exporter": True},
 ]
+NODE_EXPORTER_OPTIONS = ["node_exporter_version", "gpufleet_exporters", "gpufleet_labels"]
+NODE_EXPORTER_OPTIONS += ["gpufleet_alert_thresholds", "gpufleet_gpus_expected"]
 SPECS = {
     "node_exporter": {
         "argument_specs": {
-            "main": {"options": {"node_exporter_version": {}, "gpufleet_exporters": {}, "gpufleet_labels": {}}},
+            "main": {"options": {name: {} for name in NODE_EXPORTER_OPTIONS}},
             "remove": {"options": {"node_exporter_keep_data": {}}},
         }
     },
-    "prometheus": {"argument_specs": {"main": {"options": {"prometheus_retention_time": {}}}}},
+    "prometheus": {
+        "argument_specs": {"main": {"options": {"prometheus_retention_time": {}, "prometheus_alert_thresholds": {}}}}
+    },
     "empty": None,
 }
 WORKERS = {"gpu1": {"ansible_host": "10.0.0.1"}, "gpu2": {"ansible_host": "10.0.0.2"}}
@@ -152,7 +156,8 @@ def installed(tmp_path_factory):
         (meta / "argument_specs.yml").write_text(yaml.safe_dump(spec))
     defaults = collection / "roles" / "prometheus" / "defaults" / "main.yml"
     defaults.parent.mkdir()
-    defaults.write_text(yaml.safe_dump({"prometheus_scrape_jobs": JOBS}))
+    thresholds = {"hot_celsius": 85, "recent": "1h", "gpus_expected": 0}
+    defaults.write_text(yaml.safe_dump({"prometheus_scrape_jobs": JOBS, "prometheus_alert_thresholds": thresholds}))
     return root
 
 
@@ -242,6 +247,24 @@ monitoring_master:
         assert line in output
     assert "hunter2" not in output
     assert "Traceback" not in output
+
+
+def test_a_threshold_of_an_alert_that_does_not_fit(run):
+    """As the role will have them: by the master's own table, or else by the role's."""
+    host = "gpufleet_alert_thresholds: {hot_celsuis: 75}, gpufleet_gpus_expected: many"
+    inventory = SOUND.replace("192.0.2.1", f"192.0.2.1, {host}")
+    result = run(inventory)
+    assert result.returncode == 2
+    for line in (
+        "- gpu1: gpufleet_gpus_expected must be a whole number",
+        "- gpu1: gpufleet_alert_thresholds has 'hot_celsuis', which is no threshold of an alert;"
+        " did you mean 'hot_celsius'?",
+    ):
+        assert line in result.stdout + result.stderr
+    own = inventory.replace("gpufleet_gpus_expected: many", "").replace(
+        "ansible_connection: local", "prometheus_alert_thresholds: {hot_celsuis: 1}"
+    )
+    assert run(own).returncode == 0
 
 
 def test_warnings_reach_the_user(run):
