@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 import typing as t
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import yaml
 
@@ -62,6 +62,7 @@ def render(files: Mapping[str, str], settings: Settings) -> dict[str, str]:
     """Return the files with all settings applied. Raises AlertError with all that is wrong."""
     groups = {name: yaml.safe_load(text)["groups"] for name, text in files.items()}
     check([rule for file in groups.values() for group in file for rule in group["rules"]], settings)
+    settings = _as_text(settings)
     return {name: _dump([_group(group, settings) for group in file]) for name, file in groups.items()}
 
 
@@ -123,6 +124,16 @@ def _of_durations(durations: object, alerts: Sequence[str]) -> t.Iterator[str]:
             yield f"prometheus_alert_for: {name} must be a duration such as 5m"
 
 
+def _as_text(settings: Settings) -> Settings:
+    """Return the settings with thresholds as plain text, however lazy they were: each is read many times."""
+
+    def text(thresholds: Thresholds) -> dict[str, str]:
+        return {str(name): str(value) for name, value in thresholds.items()}
+
+    hosts = {host: text(own) for host, own in settings.hosts.items()}
+    return replace(settings, thresholds=text(settings.thresholds), hosts=hosts)
+
+
 # -- rules ---------------------------------------------------------------------------------------
 
 
@@ -140,11 +151,12 @@ def _variants(rule: Mapping[str, t.Any], settings: Settings, fleet: bool) -> lis
     default = tuple(str(settings.thresholds[name]) for name in names)
     others: dict[tuple[str, ...], list[str]] = {}
     for host, own in settings.hosts.items():
-        values = tuple(str({**settings.thresholds, **own}[name]) for name in names)
-        others.setdefault(values, []).append(host)
-    if len(others) == 1:  # all hosts agree
-        default = next(iter(others))
+        if not own.keys().isdisjoint(names):
+            values = tuple(str(own.get(name, settings.thresholds[name])) for name in names)
+            others.setdefault(values, []).append(host)
     others.pop(default, None)
+    if len(others) == 1 and len(next(iter(others.values()))) == len(settings.hosts):  # all hosts agree
+        default, others = next(iter(others)), {}
     if others and fleet:
         raise AlertError(
             [
