@@ -11,10 +11,19 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ..module_utils import inventory
+from ..plugin_utils import alerts
 
 # In a checkout as in an installed collection.
 ROLES = Path(__file__).parents[2] / "roles"
 JOBS = "prometheus_scrape_jobs"
+# What the role applies to the rules of alerts, by the name of plugin_utils/alerts.py.
+ALERTS = {
+    "thresholds": "prometheus_alert_thresholds",
+    "durations": "prometheus_alert_for",
+    "disabled": "prometheus_alerts_disabled",
+    "time_factor": "prometheus_alert_time_factor",
+    "runbook_url": "prometheus_alert_runbook_url",
+}
 
 
 class ActionModule(ActionBase):
@@ -32,6 +41,7 @@ class ActionModule(ActionBase):
         variables = task_vars or {}
         groups, hostvars = variables["groups"], variables["hostvars"]
         jobs = arguments["jobs"]
+        settings = {setting: self._of_master(groups, hostvars, name) for setting, name in ALERTS.items()}
         try:
             report = inventory.check_inventory(
                 groups,
@@ -39,9 +49,11 @@ class ActionModule(ActionBase):
                 self._of_master(groups, hostvars, JOBS) if jobs is None else jobs,
                 {path.parents[1].name: self._read(path) for path in sorted(ROLES.glob("*/meta/argument_specs.yml"))},
                 ", ".join(variables.get("ansible_inventory_sources") or ()),
-                self._of_master(groups, hostvars, "prometheus_alert_thresholds"),
+                settings["thresholds"],
             )
-        except inventory.InventoryError as error:
+            files = {path.name: path.read_text() for path in sorted(ROLES.glob("prometheus/files/alerts/*.yml"))}
+            alerts.render(files, alerts.Settings(hosts=report.thresholds, **settings))
+        except (inventory.InventoryError, alerts.AlertError) as error:
             raise AnsibleActionFail(str(error)) from None
         return {"changed": False, "hosts": report.hosts, "targets": report.targets, "warnings": report.warnings}
 

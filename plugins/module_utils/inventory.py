@@ -131,6 +131,7 @@ class Report:
     hosts: int
     targets: dict[str, int]
     warnings: list[str]
+    thresholds: dict[str, dict[str, t.Any]]  # of each host, those of alerts that are its own
 
 
 def scrape_targets(
@@ -186,7 +187,12 @@ def check_inventory(
     if thresholds is not None:
         check_thresholds(hosts.values(), thresholds, faults)
     faults.report()
-    return Report(len(hosts), {job: len(found) for job, found in targets[0].items()}, warnings)
+    return Report(
+        len(hosts),
+        {job: len(found) for job, found in targets[0].items()},
+        warnings,
+        {name: host.thresholds for name, host in hosts.items()},
+    )
 
 
 # -- the table of jobs ---------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 import typing as t
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import yaml
 
@@ -62,6 +62,7 @@ def render(files: Mapping[str, str], settings: Settings) -> dict[str, str]:
     """Return the files with all settings applied. Raises AlertError with all that is wrong."""
     groups = {name: yaml.safe_load(text)["groups"] for name, text in files.items()}
     check([rule for file in groups.values() for group in file for rule in group["rules"]], settings)
+    settings = _as_text(settings)
     return {name: _dump([_group(group, settings) for group in file]) for name, file in groups.items()}
 
 
@@ -75,35 +76,62 @@ def names_of(rule: Mapping[str, t.Any]) -> list[str]:
 
 
 def check(rules: Sequence[Mapping[str, t.Any]], settings: Settings) -> None:
-    """Raise AlertError if there is anything wrong with the settings."""
-    faults = []
+    """Raise AlertError if there is anything wrong with the settings. What they are of is not taken for granted."""
     alerts = list(dict.fromkeys(rule["alert"] for rule in rules))
     used = list(dict.fromkeys(name for rule in rules for name in names_of(rule)))
-    for name in used:
-        if name not in settings.thresholds:
-            faults.append(
-                f"prometheus_alert_thresholds lacks {name}: it has to be complete;"
-                " what differs from the defaults goes into gpufleet_alert_thresholds"
-            )
-    for name, value in settings.thresholds.items():
-        if name not in used:
-            faults.append(f"prometheus_alert_thresholds has {name}, which no alert uses{did_you_mean(name, used)}")
-        elif not is_duration(value) and not is_number(value):
-            faults.append(f"prometheus_alert_thresholds: {name} must be a number or a duration such as 1h")
-    for name, value in settings.durations.items():
-        if name not in alerts:
-            faults.append(f"prometheus_alert_for has {name}, which is no alert{did_you_mean(name, alerts)}")
-        if not is_duration(value):
-            faults.append(f"prometheus_alert_for: {name} must be a duration such as 5m")
-    for name in settings.disabled:
-        if name not in alerts:
-            faults.append(f"prometheus_alerts_disabled has {name}, which is no alert{did_you_mean(name, alerts)}")
+    faults = [*_of_thresholds(settings.thresholds, used), *_of_durations(settings.durations, alerts)]
+    if not isinstance(settings.disabled, (list, tuple)):
+        faults.append("prometheus_alerts_disabled must be a list")
+    else:
+        faults += [
+            f"prometheus_alerts_disabled has {name}, which is no alert{did_you_mean(str(name), alerts)}"
+            for name in settings.disabled
+            if name not in alerts
+        ]
     if not is_number(settings.time_factor) or float(settings.time_factor) <= 0:
         faults.append("prometheus_alert_time_factor must be a number above 0")
-    if "{alert}" not in settings.runbook_url:
+    if "{alert}" not in str(settings.runbook_url):
         faults.append("prometheus_alert_runbook_url must have {alert} in it, where the name of the alert goes")
     if faults:
         raise AlertError(faults)
+
+
+def _of_thresholds(thresholds: object, used: Sequence[str]) -> t.Iterator[str]:
+    if not isinstance(thresholds, Mapping):
+        yield "prometheus_alert_thresholds must be a dictionary"
+        return
+    for name in used:
+        if name not in thresholds:
+            yield (
+                f"prometheus_alert_thresholds lacks {name}: it has to be complete;"
+                " what differs from the defaults goes into gpufleet_alert_thresholds"
+            )
+    for name, value in thresholds.items():
+        if name not in used:
+            yield f"prometheus_alert_thresholds has {name}, which no alert uses{did_you_mean(str(name), used)}"
+        elif not is_duration(value) and not is_number(value):
+            yield f"prometheus_alert_thresholds: {name} must be a number or a duration such as 1h"
+
+
+def _of_durations(durations: object, alerts: Sequence[str]) -> t.Iterator[str]:
+    if not isinstance(durations, Mapping):
+        yield "prometheus_alert_for must be a dictionary"
+        return
+    for name, value in durations.items():
+        if name not in alerts:
+            yield f"prometheus_alert_for has {name}, which is no alert{did_you_mean(str(name), alerts)}"
+        if not is_duration(value):
+            yield f"prometheus_alert_for: {name} must be a duration such as 5m"
+
+
+def _as_text(settings: Settings) -> Settings:
+    """Return the settings with thresholds as plain text, however lazy they were: each is read many times."""
+
+    def text(thresholds: Thresholds) -> dict[str, str]:
+        return {str(name): str(value) for name, value in thresholds.items()}
+
+    hosts = {host: text(own) for host, own in settings.hosts.items()}
+    return replace(settings, thresholds=text(settings.thresholds), hosts=hosts)
 
 
 # -- rules ---------------------------------------------------------------------------------------
@@ -123,11 +151,12 @@ def _variants(rule: Mapping[str, t.Any], settings: Settings, fleet: bool) -> lis
     default = tuple(str(settings.thresholds[name]) for name in names)
     others: dict[tuple[str, ...], list[str]] = {}
     for host, own in settings.hosts.items():
-        values = tuple(str({**settings.thresholds, **own}[name]) for name in names)
-        others.setdefault(values, []).append(host)
-    if len(others) == 1:  # all hosts agree
-        default = next(iter(others))
+        if not own.keys().isdisjoint(names):
+            values = tuple(str(own.get(name, settings.thresholds[name])) for name in names)
+            others.setdefault(values, []).append(host)
     others.pop(default, None)
+    if len(others) == 1 and len(next(iter(others.values()))) == len(settings.hosts):  # all hosts agree
+        default, others = next(iter(others)), {}
     if others and fleet:
         raise AlertError(
             [
@@ -199,10 +228,11 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style="|" if "\n" in text else None)
 
 
 _Dumper.add_representer(str, _text)
+_Dumper.add_multi_representer(str, _text)  # Ansible's own kinds of strings
 
 
 def _dump(groups: Sequence[Mapping[str, t.Any]]) -> str:
