@@ -56,6 +56,15 @@ def test_promtool_finds_no_fault_in_what_is_deployed(prometheus, release, deploy
     promtool(prometheus[release], deployed, "check", "rules", "--lint=none", *files)
 
 
+def test_a_minute_may_become_a_second(prometheus, tmp_path):
+    """So that a scenario need not wait, and has these rules nevertheless."""
+    files = names.deploy(tmp_path, **alert_settings.SETTINGS, time_factor=1 / 60)
+    for release in RELEASES:
+        promtool(prometheus[release], tmp_path, "check", "rules", "--lint=none", *map(str, files))
+    times = {rule["alert"]: rule.get("for") for file in files for rule in names.raw_rules(file) if "alert" in rule}
+    assert (times["DS01GPUWaste"], times["NodeDown"], times["GPUDoubleBitECC"]) == ("30000ms", "2000ms", None)
+
+
 @pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize("case", CASES)
 def test_case(prometheus, release, case, deployed):
