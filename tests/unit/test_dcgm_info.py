@@ -83,6 +83,7 @@ def test_the_newest_cuda_that_a_driver_serves(driver, cuda):
         ('ID=debian\nVERSION_ID="12"\n', "debian12"),
         ('ID="rocky"\nID_LIKE="rhel centos fedora"\nVERSION_ID="9.4"\n', "rhel9"),
         ('ID="rhel"\nVERSION_ID="8.10"\n', "rhel8"),
+        ('ID="centos"\nID_LIKE="rhel fedora"\nVERSION_ID="10"\n', "rhel10"),
         ("ID=fedora\nVERSION_ID=42\n", ""),
     ],
 )
