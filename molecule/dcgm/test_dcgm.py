@@ -66,6 +66,11 @@ def test_a_gpu_is_reported_once_and_by_dcgm(prometheus):
     assert served["value"][1] == "0"
 
 
+def test_names_of_the_first_exporter_are_there_on_request(prometheus):
+    same = 'ds01_gpu_temperature_celsius{instance="gpu1"} == on (instance, UUID) gpu:core_temperature:celsius'
+    assert eventually(lambda: prometheus.query(same))
+
+
 def test_a_host_without_driver_gets_no_dcgm_and_its_port_answers(sh, prometheus):
     assert packages(sh, "gpu2") == {}
     assert sh("gpu2", "ls /opt/gpufleet") == "gpu_exporter\nnode_exporter"
