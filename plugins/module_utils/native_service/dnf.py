@@ -163,7 +163,8 @@ _CHANGE = (
     "--allowerasing",
     "--setopt=install_weak_deps=False",
     "--setopt=clean_requirements_on_remove=False",
-    "--disableplugin=versionlock",
+    # The first forbids other versions, also to us; the second offers again whatever was downloaded, without a key.
+    "--disableplugin=versionlock,local",
 )
 _ALONE = ("--disablerepo=*",)  # with what is on the host, and nothing else
 
@@ -183,5 +184,6 @@ def _changed(table: str) -> t.Iterator[str]:
 
 def _reason(out: str, err: str) -> str:
     """Dnf's errors, which stand between its warnings."""
-    said = [line.strip() for line in err.splitlines() if not line.startswith("Unable to detect release version")]
-    return "; ".join(dict.fromkeys(line for line in said if line)) or out.strip()
+    lines = [line.strip() for line in err.splitlines() if line.strip()]
+    begin = next((number for number, line in enumerate(lines) if line.startswith("Error")), 0)
+    return "; ".join(dict.fromkeys(lines[begin:])) or out.strip()

@@ -45,6 +45,6 @@ def package_manager(run: Run) -> PackageManager:
     """Return the host's own. Raises PackageError."""
     if shutil.which("apt-get"):
         return Apt(run)
-    if shutil.which("dnf"):
+    if shutil.which("dnf") and shutil.which("rpm"):
         return Dnf(run)
     raise PackageError("this host has neither apt-get nor dnf, which install packages here")
