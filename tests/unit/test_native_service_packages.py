@@ -174,6 +174,8 @@ def test_dnf_takes_the_version_that_is_meant_and_installs_nothing_yet(fetch_with
 
 def test_dnf_takes_the_newest_where_none_is_meant(fetch_with):
     assert fetch_with(Dnf, Red(), want=WANT._replace(version="")) == {"demo-core": "1:2.1-1"}
+    many = Red(repoquery=(0, "1:2.1-1\n1:2.10-1\n1:2.9-1\n", ""))
+    assert fetch_with(Dnf, many, want=WANT._replace(version="")) == {"demo-core": "1:2.10-1"}
     with pytest.raises(PackageError, match=r"has no demo-core 3\.0: it has 1:2\.1-1, 1:2\.0-1"):
         fetch_with(Dnf, Red(), want=WANT._replace(version="3.0"))
 

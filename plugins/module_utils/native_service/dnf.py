@@ -119,7 +119,8 @@ class Dnf:
         """Return the newest version that is wanted. Raises PackageError."""
         form = "--queryformat=%{epoch}:%{version}-%{release}"
         words = [*options, f"--repo={VENDOR}", "--showduplicates", form, name]
-        return choose(want, name, self._get("dnf cannot say what there is", "repoquery", *words).split()[::-1])
+        found = self._get("dnf cannot say what there is", "repoquery", *words).split()
+        return choose(want, name, sorted(found, key=_age, reverse=True))  # it sorts them as texts
 
     def _refuse_side_effects(self, verb: str, words: t.Sequence[str], ours: t.Container[str]) -> None:
         """What else is on the host stays as it is: jobs run on it. Libraries that are missing may come."""
@@ -180,6 +181,12 @@ def _changed(table: str) -> t.Iterator[str]:
             yield replaced[1]
         elif row and section.startswith(("Upgrading", "Downgrading", "Reinstalling", "Removing")):
             yield row[1]
+
+
+def _age(version: str) -> list[tuple[bool, int, str]]:
+    """Order versions as rpm does, as far as they have numbers and words alone."""
+    parts = re.findall(r"\d+|[a-zA-Z]+", version)
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
 
 
 def _reason(out: str, err: str) -> str:
