@@ -1,11 +1,12 @@
-"""DCGM on a host with dnf: what is the package manager's part of it. gpu3 has Debian's dnf, rpm and no apt."""
+"""DCGM on a host with dnf: what is the package manager's part of it. gpu3 has Debian's dnf, rpm and no apt;
+its driver serves CUDA 12."""
 
 from __future__ import annotations
 
 from gpufleet_lab.waiting import eventually
 
 EXPORTER = "nvidia-dcgm-exporter"
-NAMES = ("datacenter-gpu-manager-4-core", "datacenter-gpu-manager-4-cuda13", "datacenter-gpu-manager-exporter")
+NAMES = ("datacenter-gpu-manager-4-core", "datacenter-gpu-manager-4-cuda12", "datacenter-gpu-manager-exporter")
 
 
 def packages(sh):
@@ -57,7 +58,7 @@ def test_an_upgrade_moves_the_locks_and_a_removal_takes_them_along(run, sh, port
     assert packages(sh) == dict(zip(NAMES, ("4.7.1", "4.7.1", "4.9.0"), strict=True))
     assert {name.rpartition("-1.")[0] for name in locks(sh)} == {
         "datacenter-gpu-manager-4-core-1:4.7.1",
-        "datacenter-gpu-manager-4-cuda13-1:4.7.1",
+        "datacenter-gpu-manager-4-cuda12-1:4.7.1",
         "datacenter-gpu-manager-exporter-0:4.9.0",
     }
     assert eventually(lambda: "DCGM_FI_DEV_GPU_UTIL_RATIO" in port("gpu3").names())

@@ -61,7 +61,8 @@ class Dnf:
         for name in [*changes.get, *changes.drop]:
             if name in before:
                 # Best effort: whoever installed a package by hand may have taken it from nowhere that is left.
-                self._dnf("reinstall", *options, "--downloadonly", f"--downloaddir={scratch}/former/{name}", name)
+                former = ("--downloadonly", f"--downloaddir={scratch}/former/{name}")
+                self._dnf("reinstall", *_CHANGE, *options, *former, name)
         return versions
 
     def install(self, versions: t.Mapping[str, str], drop: t.Sequence[str], scratch: Path) -> None:
