@@ -11,7 +11,7 @@ export GPUFLEET_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/gpufleet
 VENV := $(GPUFLEET_CACHE)/venv-$(shell sha256sum requirements-dev.txt | cut -c1-12)
 TOOLS := $(VENV)/.installed
 PACKAGES := python3-venv openssh-client git systemd-container mmdebstrap nftables iproute2 xz-utils zstd \
-            debian-archive-keyring gcc libc6-dev gpg gpgconf gpg-agent
+            debian-archive-keyring gcc libc6-dev gpg gpgconf gpg-agent rpm createrepo-c
 SCENARIOS := $(notdir $(patsubst %/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
 SANITY_SKIPS := no-assert replace-urlopen pylint
 COLLECTION := ansible_collections.gpufleet.monitoring

@@ -85,11 +85,11 @@ options:
         type: path
   packages:
     description:
-      - The packages that hold the program, in place of O(release). Only apt is supported.
+      - The packages that hold the program, in place of O(release), by apt or dnf.
       - They are downloaded and checked before anything changes. When the service does not get well with them, the
         versions from before are put back. They are held, so that nobody's upgrade of the host restarts the service.
       - The repository is asked only while something is to be installed, and does not become one of the host's own
-        sources, nothing of it is offered to the host otherwise.
+        sources: nothing of it is offered to the host otherwise.
       - A change that would remove or upgrade any other package of the host is refused.
     type: dict
     suboptions:
@@ -115,7 +115,7 @@ options:
         required: true
         suboptions:
           url:
-            description: URL of a flat apt repository.
+            description: URL of a flat apt repository, or of a repository for dnf.
             type: str
             required: true
           key_url:

@@ -27,6 +27,7 @@ from pathlib import Path
 from . import health as healths
 from . import packages as pkgs
 from . import release as releases
+from .package_manager import package_manager
 from .plan import File, FileState, Host, Plan, Service, make_plan
 from .systemd import Systemd, SystemdError
 
@@ -98,7 +99,7 @@ class ServiceHost:
     def _packages(self, known: t.Iterable[str]) -> dict[str, pkgs.Installed]:
         want = self.want.packages
         names = {*known, *(want.names if want else ()), *(want.replaces if want else ())}
-        return pkgs.manager(self._run).installed(names) if names else {}
+        return package_manager(self._run).installed(names) if names else {}
 
     def _current(self) -> str | None:
         link = self.root / "current"
@@ -147,7 +148,7 @@ class ServiceHost:
             return {}
         assert self.want.packages is not None
         try:
-            return pkgs.manager(self._run).fetch(self.want.packages, plan.packages, have.packages, self._scratch)
+            return package_manager(self._run).fetch(self.want.packages, plan.packages, have.packages, self._scratch)
         except pkgs.PackageError:
             shutil.rmtree(self._scratch, ignore_errors=True)
             if not have.managed:
@@ -234,7 +235,7 @@ class ServiceHost:
 
     def _install_packages(self, plan: Plan, versions: t.Mapping[str, str]) -> None:
         """Install what was fetched. It is the new program that has to accept the new files."""
-        manager = pkgs.manager(self._run) if self.want.packages else None
+        manager = package_manager(self._run) if self.want.packages else None
         if manager and plan.packages.get:
             manager.install(versions, plan.packages.drop, self._scratch)
             self.check_files(plan)
@@ -288,7 +289,7 @@ class ServiceHost:
             if not known["enabled"] and now.file == "enabled":
                 self._systemd.enable(self.unit, False)
             if known["packages"]:
-                manager = pkgs.manager(self._run)
+                manager = package_manager(self._run)
                 manager.go_back(known["packages"], self._scratch)
                 manager.hold(known["held"], True)
             for path, state in known["files"].items():
@@ -358,9 +359,9 @@ class ServiceHost:
         """Carry a removal out; repeating one that was cut is safe, since the manifest goes last."""
         self._order(plan._replace(daemon_reload=False))
         if have.held:
-            pkgs.manager(self._run).hold(sorted(have.held & have.packages.keys()), False)
+            package_manager(self._run).hold(sorted(have.held & have.packages.keys()), False)
         if plan.packages.drop:
-            pkgs.manager(self._run).remove(plan.packages.drop)
+            package_manager(self._run).remove(plan.packages.drop)
         for path in plan.remove:
             Path(path).unlink(missing_ok=True)
         manifest, journal = _read_json(self._manifest_file), _read_json(self._journal_file)
