@@ -6,6 +6,7 @@
 /opt/gpufleet/<service>/current        link to the one that runs
 /opt/gpufleet/<service>/manifest.json  what was placed on this host, to know later what to remove
 /opt/gpufleet/<service>/journal.json   exists only while a plan is being carried out: the state to go back to
+/opt/gpufleet/<service>/data/          copies of what the release before this one wrote, by path
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import base64
 import contextlib
 import errno
 import fcntl
+import glob
 import grp
 import json
 import os
@@ -56,6 +58,7 @@ class ServiceHost:
         self._manifest_file = self.root / "manifest.json"
         self._journal_file = self.root / "journal.json"
         self._scratch = self.root / ".packages"
+        self._data = self.root / "data"
 
     # -- see ----------------------------------------------------------------------------------
 
@@ -92,8 +95,13 @@ class ServiceHost:
             own_packages=frozenset(own_packages),
             held=frozenset(manifest.get("held", [])),
             secrets=frozenset([*manifest.get("secrets", []), *journal.get("secrets", [])]),
-            data=tuple(path for path in _data_directories(self.want.name) if Path(path).exists()),
+            data=tuple(path for path in [*_data_directories(self.want.name), *self._with_data()] if Path(path).exists()),
+            rewritable=_matching(self.want.data),
         )
+
+    def _with_data(self) -> list[str]:
+        """Files that stay and go with the data."""
+        return [file.path for file in self.want.files] if self.want.state == "absent" else []
 
     def _packages(self, known: t.Iterable[str]) -> dict[str, pkgs.Installed]:
         want = self.want.packages
@@ -198,6 +206,7 @@ class ServiceHost:
         begun = time.time()
         self._begin(plan, have)
         try:
+            self._save_data(plan)
             self._install_packages(plan, versions)
             self._place(plan)
             self._order(plan)
@@ -231,6 +240,31 @@ class ServiceHost:
             installed = have.packages.get(name)
             known["packages"].setdefault(name, installed.version if installed else None)
         _write_file(self._journal_file, json.dumps(known).encode(), 0o600)
+
+    def _save_data(self, plan: Plan) -> None:
+        """Copy what the new release may rewrite, while nobody writes to it."""
+        known = _read_json(self._journal_file)
+        if not plan.switch or not (plan.save or "data" in known):
+            return
+        self._systemd.order("stop", self.unit)
+        if "data" not in known:
+            shutil.rmtree(self._data, ignore_errors=True)
+            self._data.mkdir(mode=0o700)
+            for path in plan.save:
+                _copy(Path(path), self._copy_of(path))
+            _write_file(self._journal_file, json.dumps({**known, "data": list(self.want.data)}).encode(), 0o600)
+        elif plan.current == known["current"]:  # back, after a run that was cut, to the release that wrote the copies
+            self._restore_data(known["data"])
+
+    def _restore_data(self, patterns: t.Sequence[str]) -> None:
+        """Put back the copies. What else matches has come since, and would not fit to them."""
+        for path in _matching(patterns):
+            Path(path).unlink()
+        for name in _files_below(self._data):
+            _copy(name, Path("/", name.relative_to(self._data)))
+
+    def _copy_of(self, path: str) -> Path:
+        return self._data / path.lstrip("/")
 
     def _install_packages(self, plan: Plan, versions: t.Mapping[str, str]) -> None:
         """Install what was fetched. It is the new program that has to accept the new files."""
@@ -287,6 +321,9 @@ class ServiceHost:
                 self._systemd.order("stop", self.unit)
             if not known["enabled"] and now.file == "enabled":
                 self._systemd.enable(self.unit, False)
+            if "data" in known:
+                self._systemd.order("stop", self.unit)
+                self._restore_data(known["data"])
             if known["packages"]:
                 manager = pkgs.manager(self._run)
                 manager.go_back(known["packages"], self._scratch)
@@ -407,6 +444,27 @@ def _data_directories(name: str) -> tuple[str, ...]:
     return tuple(f"/var/{kind}/{private}{name}" for kind in ("lib", "cache", "log") for private in ("", "private/"))
 
 
+def _matching(patterns: t.Iterable[str]) -> tuple[str, ...]:
+    """The files that there are of some patterns."""
+    return tuple(path for pattern in patterns for path in sorted(glob.glob(pattern)) if Path(path).is_file())
+
+
+def _files_below(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file()]
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file with its owner and mode, and see it on the disk."""
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = target.with_name(f".{target.name}.new")
+    shutil.copy2(source, fresh)
+    status = source.stat()
+    os.chown(fresh, status.st_uid, status.st_gid)
+    with fresh.open("rb") as copy:
+        os.fsync(copy.fileno())
+    fresh.replace(target)
+
+
 def _remove_empty(paths: t.Sequence[str]) -> None:
     """Remove directories, given parents first, but not what others put there."""
     for path in reversed(paths):
@@ -415,7 +473,7 @@ def _remove_empty(paths: t.Sequence[str]) -> None:
 
 
 def _delete(path: Path) -> None:
-    if path.is_symlink():
+    if path.is_symlink() or path.is_file():
         path.unlink()
     else:
         shutil.rmtree(path, ignore_errors=True)

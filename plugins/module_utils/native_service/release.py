@@ -185,9 +185,11 @@ def sha256_of(path: Path) -> str:
 
 
 def _published_checksum(release: Release) -> str:
-    """Look the archive up in the release's checksum file (``<hex>  <file name>`` lines)."""
+    """Look the archive up in the release's checksum file: ``<hex>  <file name>`` lines, or the sum of one archive."""
     url = t.cast(str, release.checksum_url)
     text: str = _retrying(url, lambda: _open(url).read()).decode("utf-8", "replace")
+    if re.fullmatch(r"\s*[0-9a-fA-F]{64}\s*", text):
+        return text.strip().lower()
     for line in text.splitlines():
         words = line.split()
         if len(words) == 2 and words[1].lstrip("*") == release.filename:
