@@ -226,8 +226,8 @@ def test_an_archive_that_the_checksum_file_does_not_list_is_refused(server, tmp_
 @pytest.mark.parametrize("listed", ["{}", "{}\n", "{}  demo.tar.gz\n"])
 def test_a_checksum_file_may_be_of_one_archive_and_hold_its_sum_alone(server, tmp_path, listed):
     """As dl.grafana.com has them."""
-    server.files["/demo.tar.gz"] = archive = tar_of(CONTENT)
-    server.files["/demo.tar.gz.sha256"] = listed.format(hashlib.sha256(archive).hexdigest()).encode()
+    server.files["demo.tar.gz"] = archive = tar_of(CONTENT)
+    server.files["demo.tar.gz.sha256"] = listed.format(hashlib.sha256(archive).hexdigest()).encode()
     url = f"{server.base}/demo.tar.gz"
     path, _ = releases.fetch(releases.Release("1", url, None, f"{url}.sha256"), tmp_path)
     assert path.read_bytes() == archive
