@@ -77,7 +77,7 @@ class LookupModule(LookupBase):
             if not isinstance(patterns, list):
                 raise ValueError(f'the folder "{folder}" needs a list of files')
             for pattern in patterns:
-                paths = sorted(glob.glob(self._loader.path_dwim(pattern)))
+                paths = sorted(glob.glob(self._loader.path_dwim(pattern)))  # noqa: PTH207 (Path.glob takes none from /)
                 if not paths and folder not in optional:
                     raise ValueError(f'no file matches {pattern}, which the folder "{folder}" asks for')
                 yield from (Dashboard(folder, path, Path(path).read_text()) for path in paths)

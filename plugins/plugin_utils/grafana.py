@@ -22,7 +22,10 @@ _UID = re.compile(r"[a-zA-Z0-9_-]{1,40}")  # pkg/util/shortid_generator.go
 SHORTEST = 12
 _FEWEST_CHARACTERS = 6  # different ones
 _SHORTEST_OF_ITS_OWN = 8  # characters beside these words, of Grafana and of the manuals that people copy from
-_KNOWN = "your_secure_password strongpassword ds01admin password changeme grafana secret admin 123456 qwerty".split()
+_KNOWN = (
+    *("your_secure_password", "strongpassword", "ds01admin", "password", "changeme", "grafana", "secret", "admin"),
+    *("123456", "qwerty"),
+)
 
 
 def password_fault(password: str, user: str) -> str:
@@ -55,8 +58,11 @@ def check_secret(where: str, key: str, text: str, secrets: Sequence[str]) -> lis
 # -- data sources -------------------------------------------------------------------------------
 
 _DATASOURCE_KEYS = frozenset(
-    "name type uid url access orgId orgName user database basicAuth basicAuthUser withCredentials isDefault version "
-    "correlations jsonData secureJsonData editable apiVersion".split()
+    (
+        *("name", "type", "uid", "url", "access", "orgId", "orgName", "user", "database", "basicAuth", "basicAuthUser"),
+        *("withCredentials", "isDefault", "version", "correlations", "jsonData", "secureJsonData", "editable"),
+        "apiVersion",
+    )
 )
 # Those of Grafana's own that go to a place which is not said as a URL.
 _WITHOUT_URL = ("cloudwatch", "stackdriver", "grafana-azure-monitor-datasource", "grafana-testdata-datasource")
@@ -138,11 +144,11 @@ def _dashboard_faults(dashboard: Dashboard) -> Iterable[str]:
     except ValueError as error:
         yield f"{dashboard.path} is no JSON: {error}"
         return
-    if not isinstance(data, dict) or "panels" not in data and "dashboard" in data:
+    if not isinstance(data, dict) or ("panels" not in data and "dashboard" in data):
         yield f"{dashboard.path} is not the model of a dashboard: save that which Grafana shows as JSON Model"
         return
     if data.get("__inputs"):
-        yield f"{dashboard.path} was exported for sharing, and asks for {data['__inputs'][0].get('name')}: export it plain"
+        yield f"{dashboard.path} was exported for sharing, and asks for a data source: export it plain"
     if not isinstance(data.get("uid"), str) or not _UID.fullmatch(data["uid"]):
         yield f"{dashboard.path} has no uid of 1 to 40 letters, digits, - and _, by which links could find it"
     if not isinstance(data.get("title"), str) or not data["title"].strip():

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+from pathlib import Path
 
 import yaml
 from settings import SettingsError, expand
@@ -26,7 +27,7 @@ def _files(directory, logger, log):
             except OSError as error:
                 raise ProvisioningError(f"open {path}: {error.strerror.lower()}") from error
             except yaml.YAMLError as error:
-                raise ProvisioningError(f"could not parse provisioning config file: {path.name} error: {error}") from error
+                raise ProvisioningError(f"could not parse provisioning config file: {path.name}: {error}") from error
             if not isinstance(content, dict):
                 raise ProvisioningError(f"{path.name}: yaml: cannot unmarshal into configVersion")
             yield content
@@ -56,8 +57,8 @@ def provision_datasources(directory, database, log):
         raise ProvisioningError(f"Datasource provisioning error: {error}") from error
     if sum(bool(entry.get("isDefault")) for entry in wanted) > 1:
         raise ProvisioningError(
-            "Datasource provisioning error: datasource.yaml config is invalid. Only one datasource per organization can "
-            "be marked as default"
+            "Datasource provisioning error: datasource.yaml config is invalid. Only one datasource per organization "
+            "can be marked as default"
         )
     names = [entry["name"] for entry in wanted]
     for row in database.all("SELECT name FROM data_source WHERE prunable = 1"):
@@ -109,12 +110,11 @@ class Dashboards:
             self._log("provisioning.dashboard", "error", "the same uid is used more than once", uid=uid)
 
     def _walk(self, provider):
-        top = provider["options"]["path"]
-        if not os.path.isdir(top):
+        top = Path(provider["options"]["path"])
+        if not top.is_dir():
             self._log("provisioning.dashboard", "warn", "Failed to provision config", error=f"stat {top}: no such file")
             return
-        paths = [os.path.join(where, name) for where, _, names in os.walk(top) for name in sorted(names)]
-        paths = [path for path in paths if path.endswith(".json")]
+        paths = [str(path) for path in sorted(top.rglob("*.json"))]
         known = {row["external_id"]: row for row in self._database.find_dashboards("provider = ?", provider["name"])}
         for path, row in known.items():
             if path not in paths:
@@ -124,15 +124,14 @@ class Dashboards:
 
     def _load(self, path, provider, row):
         try:
-            with open(path) as source:
-                data = json.load(source)
+            data = json.loads(Path(path).read_text())
             if not data.get("title"):
                 raise ValueError("Dashboard title cannot be empty")
         except (OSError, ValueError, AttributeError) as error:
             self._log("provisioning.dashboard", "error", "failed to load dashboard from", file=path, error=error)
             return
         data["uid"] = data.get("uid") or hashlib.sha256(path.encode()).hexdigest()[:14]
-        updated = os.stat(path).st_mtime
+        updated = Path(path).stat().st_mtime
         if not row or row["updated"] != updated or row["uid"] != data["uid"]:
             if row:
                 self._database.delete_dashboard(row["uid"])

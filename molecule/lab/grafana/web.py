@@ -109,11 +109,10 @@ def server(settings, release, database, plugins):
         @staticmethod
         def datasource(row):
             """What is secret is only said to be there."""
-            fields = {name: True for name in json.loads(row["secrets"])}
-            return {
-                **{name: row[name] for name in ("uid", "name", "type", "url")},
-                **{"isDefault": bool(row["is_default"]), "readOnly": bool(row["read_only"]), "secureJsonFields": fields},
-            }
+            fields = dict.fromkeys(json.loads(row["secrets"]), True)
+            flags = {"isDefault": bool(row["is_default"]), "readOnly": bool(row["read_only"])}
+            words = {name: row[name] for name in ("uid", "name", "type", "url")}
+            return {**words, **flags, "secureJsonFields": fields}
 
         def health(self):
             try:
@@ -124,7 +123,7 @@ def server(settings, release, database, plugins):
             return self.json(status, {"database": state, "version": release["version"], "commit": "stand-in"})
 
         def metrics(self):
-            labels = f'branch="stand-in",edition="oss",goversion="none",revision="stand-in",version="{release["version"]}"'
+            labels = f'branch="stand-in",edition="oss",revision="stand-in",version="{release["version"]}"'
             values = {
                 f"grafana_build_info{{{labels}}}": 1,
                 "grafana_stat_totals_dashboard": len(database.find_dashboards()),

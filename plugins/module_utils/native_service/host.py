@@ -95,7 +95,7 @@ class ServiceHost:
             own_packages=frozenset(own_packages),
             held=frozenset(manifest.get("held", [])),
             secrets=frozenset([*manifest.get("secrets", []), *journal.get("secrets", [])]),
-            data=tuple(path for path in [*_data_directories(self.want.name), *self._with_data()] if Path(path).exists()),
+            data=tuple(path for path in (*_data_directories(self.want.name), *self._with_data()) if _exists(path)),
             rewritable=_matching(self.want.data),
         )
 
@@ -444,9 +444,14 @@ def _data_directories(name: str) -> tuple[str, ...]:
     return tuple(f"/var/{kind}/{private}{name}" for kind in ("lib", "cache", "log") for private in ("", "private/"))
 
 
+def _exists(path: str) -> bool:
+    return Path(path).exists()
+
+
 def _matching(patterns: t.Iterable[str]) -> tuple[str, ...]:
     """The files that there are of some patterns."""
-    return tuple(path for pattern in patterns for path in sorted(glob.glob(pattern)) if Path(path).is_file())
+    found = (path for pattern in patterns for path in sorted(glob.glob(pattern)))  # noqa: PTH207 (they begin at /)
+    return tuple(path for path in found if Path(path).is_file())
 
 
 def _files_below(directory: Path) -> list[Path]:
