@@ -6,25 +6,28 @@ The lab has a stand-in for Grafana (molecule/lab/grafana), which keeps to the sa
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import secrets
 import urllib.error
 import urllib.request
+import zipfile
 from pathlib import Path
 
 import pytest
-from fleet import VARIABLES, WORKERS, master_with, same_run
+from fleet import WORKERS, master_with, same_run
 from gpufleet_lab import grafana as releases
 from gpufleet_lab.playbook import run_playbook
 from gpufleet_lab.waiting import eventually
 
 PASSWORD_FILE = "/etc/grafana/secrets/admin_password"
-NEW_PASSWORD = "correct horse battery staple"
-OTHER_PASSWORD = "set by hand in a browser"
+NEW_PASSWORD = f"correct horse {secrets.token_hex(8)}"
+BY_HAND = f"set in a browser {secrets.token_hex(8)}"
 BROKEN = f"13.9.9{releases.SUFFIX}"
 # What is there, and the process that runs.
 EVIDENCE = f"{same_run('grafana')}; find /etc/grafana /opt/gpufleet/grafana | sort; cat $(find /etc/grafana -type f)"
 # Files that others than root may read, and that hold what is on standard input.
-LEAKS = "read secret; find /etc /opt /var /run /tmp /home -xdev -type f -perm /o=r -exec grep -lF -- $secret {} + || true"
+LEAKS = 'read secret; find /etc /opt /var /run /tmp -xdev -type f -perm /o=r -exec grep -lF -- "$secret" {} + || true'
 
 
 class Grafana:
@@ -148,14 +151,15 @@ def test_secrets_are_roots_alone(sh, secret):
 
 def test_a_password_changes_with_the_variable_and_one_that_was_set_by_hand_stays_until_then(brought, grafana, sh):
     old = grafana.password()
-    assert grafana.ask("/api/user/password", oldPassword=old, newPassword=OTHER_PASSWORD)[0] == 200
+    assert grafana.ask("/api/user/password", oldPassword=old, newPassword=BY_HAND)[0] == 200
     sh("master1", "systemctl restart grafana")
-    assert eventually(lambda: grafana.ask("/api/org", OTHER_PASSWORD)[0] == 200, 10)
+    assert eventually(lambda: grafana.ask("/api/org", BY_HAND)[0] == 200, 10)
     done = brought("--diff", grafana_admin_password=NEW_PASSWORD)
     assert done["actions"] == [f"write {PASSWORD_FILE}", "restart"]
     assert NEW_PASSWORD not in json.dumps(done)
-    assert [grafana.ask("/api/org", word)[0] for word in (NEW_PASSWORD, OTHER_PASSWORD, old)] == [200, 401, 401]
+    assert [grafana.ask("/api/org", word)[0] for word in (NEW_PASSWORD, BY_HAND, old)] == [200, 401, 401]
     assert sh("master1", f"journalctl -u grafana | grep -cF '{NEW_PASSWORD}' || true") == "0"
+    brought(grafana_admin_password=old)  # it stays when the variable goes
 
 
 # -- what is refused ----------------------------------------------------------------------------
@@ -212,6 +216,27 @@ def test_users_add_dashboards_data_sources_and_a_proxy_with_a_path(brought, graf
     brought()
     assert eventually(lambda: not grafana.has("mine"))
     assert grafana.ask("/api/datasources/uid/loki")[0] == 404
+
+
+@pytest.mark.parametrize("delivery", ["host", "controller"])
+def test_plugins_come_verified_and_go(lab, brought, bring, grafana, sh, delivery):
+    def plugins():
+        return [plugin["id"] for plugin in grafana.ask("/api/plugins")[1]]
+
+    path = lab.faults.extra / "grafana.com/api/plugins/our-panel/versions/1.0.0/download"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as zipped:
+        zipped.writestr("our-panel/plugin.json", json.dumps({"id": "our-panel", "type": "panel"}))
+        zipped.writestr("our-panel/MANIFEST.txt", "signed")
+    plugin = {"id": "our-panel", "version": "1.0.0", "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    brought(grafana_plugins=[plugin], gpufleet_release_delivery=delivery)
+    assert plugins() == ["our-panel"]
+    done = bring(grafana_plugins=[{**plugin, "sha256": "0" * 64}], gpufleet_release_delivery=delivery)
+    assert "checksum" in done.messages() and plugins() == ["our-panel"]
+    brought()
+    assert plugins() == []
+    brought()
+    assert sh("master1", "ls -A /opt/gpufleet/grafana-plugins", check=False) == ""
 
 
 # -- its database -------------------------------------------------------------------------------
