@@ -67,7 +67,9 @@ options:
     type: path
     default: /opt/gpufleet/grafana-plugins
   in_use:
-    description: A file with the path of a set that is in use. All other sets are removed.
+    description:
+      - A file with the path of the set that is in use. When another one is installed, this one stays, for the way back.
+      - Without it, all sets but the wanted one are removed.
     type: path
 requirements:
   - python >= 3.9 on the host
@@ -138,8 +140,10 @@ def _run(module: AnsibleModule) -> dict[str, t.Any]:
         raise ValueError("a plugin is listed twice")
     wanted = directory / _name(plugins) if plugins else None
     in_use = _read(params["in_use"])
-    outdated = [path for path in sorted(directory.glob("*")) if path != wanted and str(path) not in in_use]
     missing = wanted is not None and not wanted.exists()
+    # The set that is in use stays, for the way back, until the next one comes.
+    others = [path for path in sorted(directory.glob("*")) if path != wanted and str(path) not in in_use]
+    outdated = others if missing or params["in_use"] is None else []
     if missing and not module.check_mode:
         if params["delivery"] == "controller" and not params["archives"]:
             return {"changed": False, "wants_archives": releases.architecture()}

@@ -469,7 +469,7 @@ def _service(module: AnsibleModule) -> Service:
     files = tuple(_file(file) for file in params["files"])
     if state == "absent":
         kept = tuple(file for file in files if file.generated)
-        return Service(name, state, unit_path, files=kept, purge=params["purge"])
+        return Service(name, state, unit_path, kept, tuple(params["directories"]), purge=params["purge"])
     if not params["command"] and not params["drop_in"]:
         raise ValueError("command is missing, which only a drop_in may go without")
     service = {**_exec_start(name, params["command"], params["drop_in"]), **(params["unit"].get("Service") or {})}

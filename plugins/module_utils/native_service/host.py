@@ -401,7 +401,7 @@ class ServiceHost:
         for path in plan.remove:
             Path(path).unlink(missing_ok=True)
         manifest, journal = _read_json(self._manifest_file), _read_json(self._journal_file)
-        _remove_empty([*manifest.get("directories", []), *journal.get("made", [])])
+        _remove_empty([*self.want.directories, *manifest.get("directories", []), *journal.get("made", [])])
         if plan.daemon_reload:
             self._systemd.daemon_reload()
             self._systemd.reset_failed(self.unit)
