@@ -7,8 +7,10 @@ import os
 import socket
 import subprocess
 import tarfile
-import time
+import urllib.error
 import urllib.request
+from base64 import b64encode
+from contextlib import contextmanager
 
 import pytest
 from gpufleet_lab import debian, grafana
@@ -60,33 +62,47 @@ class Installation:
         lines = [f"[{name}]\n" + "".join(f"{k} = {v}\n" for k, v in keys.items()) for name, keys in given.items()]
         (self._root / "grafana.ini").write_text("".join(lines))
 
-    def provision(self, kind, text):
-        (self._root / "provisioning" / kind / "one.yaml").write_text(
-            text if isinstance(text, str) else json.dumps(text)
-        )
+    def provision(self, kind, content):
+        text = content if isinstance(content, str) else json.dumps(content)
+        (self._root / "provisioning" / kind / "one.yaml").write_text(text)
 
     def dashboard(self, name, content):
-        self.provision(
-            "dashboards", {"apiVersion": 1, "providers": [{"name": "x", "options": {"path": str(self._root / "json")}}]}
-        )
+        provider = {"name": "x", "options": {"path": str(self._root / "json")}}
+        self.provision("dashboards", {"apiVersion": 1, "providers": [provider]})
         (self._root / "json" / name).write_text(content)
 
     def command(self, version, *words):
         options = [f"--homepath={self._homes[version]}", f"--config={self._root}/grafana.ini"]
         return [self._homes[version] / "bin/grafana", words[0], *options, *words[1:]]
 
-    def said(self, version=CURRENT, seconds=1.5):
-        """Run the server for a moment; return whether it was up in the end, and all that it said."""
-        with subprocess.Popen(
-            self.command(version, "server"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process:
+    @contextmanager
+    def running(self, version=CURRENT):
+        """Run the server; yields what it says, line by line, to its end."""
+        command = self.command(version, "server")
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             try:
-                process.wait(seconds)
-                ended = True
-            except subprocess.TimeoutExpired:
-                ended = False
+                yield process.stdout
+            finally:
                 process.terminate()
-            return not ended, process.stdout.read()
+
+    def said(self, version=CURRENT, until="HTTP Server Listen"):
+        """Run the server up to these words; return whether they came, and all that it said."""
+        lines = []
+        with self.running(version) as output:
+            for line in output:
+                lines.append(line)
+                if until in line:
+                    return True, "".join(lines)
+        return False, "".join(lines)
+
+    def status(self, password):
+        """What the server answers to the admin with a password."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/api/org")
+        request.add_header("Authorization", f"Basic {b64encode(f'admin:{password}'.encode()).decode()}")
+        try:
+            return urllib.request.urlopen(request, timeout=5).status
+        except urllib.error.HTTPError as error:
+            return error.code
 
 
 @pytest.fixture
@@ -133,8 +149,8 @@ def test_a_configuration_that_grafana_would_not_start_with(installation, section
 )
 def test_provisioning_that_ends_grafana(installation, kind, text, complaint):
     installation.provision(kind, text)
-    up, said = installation.said()
-    assert not up and complaint in said
+    _, said = installation.said(until="Error:")
+    assert complaint in said.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -148,38 +164,17 @@ def test_provisioning_that_ends_grafana(installation, kind, text, complaint):
 def test_dashboards_that_grafana_only_complains_of(installation, content, complaint):
     installation.dashboard("a.json", '{"uid": "same", "title": "A"}')
     installation.dashboard("b.json", content)
-    up, said = installation.said()
-    assert up and complaint in said
+    assert installation.said(until=complaint)[0]
 
 
 def test_the_password_of_the_configuration_counts_once_and_the_command_line_sets_another(installation, tmp_path):
-    def status(password):
-        passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
-        request = urllib.request.Request(f"http://127.0.0.1:{installation.port}/api/org")
-        request.add_header(
-            "Authorization", "Basic " + __import__("base64").b64encode(f"admin:{password}".encode()).decode()
-        )
-        try:
-            return urllib.request.urlopen(request, timeout=5).status
-        except urllib.error.HTTPError as error:
-            return error.code
-
     assert installation.said()[0]
     (tmp_path / "password").write_text("another one\n")
     reset = installation.command(CURRENT, "cli", "admin", "reset-admin-password", "--password-from-stdin")
     subprocess.run(reset, input="a third one\n", text=True, check=True, capture_output=True)
-    with subprocess.Popen(installation.command(CURRENT, "server"), stdout=subprocess.DEVNULL) as process:
-        try:
-            deadline = time.monotonic() + 10
-            while True:
-                try:
-                    found = [status(word) for word in ("of the first user", "another one", "a third one")]
-                    break
-                except urllib.error.URLError:
-                    assert time.monotonic() < deadline
-                    time.sleep(0.1)
-        finally:
-            process.terminate()
+    with installation.running() as output:
+        assert any("HTTP Server Listen" in line for line in output)
+        found = [installation.status(word) for word in ("of the first user", "another one", "a third one")]
     assert found == [401, 401, 200]
     weak = subprocess.run(reset, input="abc\n", text=True, check=False, capture_output=True)
     assert weak.returncode == 1 and "too short" in weak.stderr
@@ -203,5 +198,5 @@ def test_a_real_archive_is_offered_in_its_place(tmp_path, monkeypatch):
     served = tmp_path / "mirror" / grafana.DOWNLOADS / f"grafana-99.1.0.linux-{debian.architecture()}.tar.gz"
     assert served.read_bytes() == source.read_bytes()
     monkeypatch.setitem(os.environ, grafana.REAL, str(tmp_path / "VERSION"))
-    with pytest.raises(LabError, match="GRAFANA_ARCHIVE: .* is no archive"):
+    with pytest.raises(LabError, match=r"GRAFANA_ARCHIVE: .* is no archive"):
         grafana.offer_real(tmp_path / "mirror")
