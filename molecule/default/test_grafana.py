@@ -250,8 +250,8 @@ def test_what_people_made_survives_an_upgrade_and_ways_back(lab, brought, bring,
     before = grafana.password()
     brought(grafana_version=versions["current"])
     assert (grafana.version(), grafana.has("by-hand")) == (versions["current"], True)
-    assert sh("master1", "stat -c %a /opt/gpufleet/grafana/data") == "700"
-    assert sh("master1", "find /opt/gpufleet/grafana/data -name grafana.db")
+    copies = f"/opt/gpufleet/grafana/data/{versions['previous']}"
+    assert sh("master1", f"stat -c %a {copies}; ls {copies}/var/lib/grafana/grafana.db").splitlines()[0] == "700"
     grafana.save("since-then")
 
     releases.release_stand_in(lab.faults.extra, BROKEN, 5, "the flux capacitor is missing")
@@ -262,3 +262,8 @@ def test_what_people_made_survives_an_upgrade_and_ways_back(lab, brought, bring,
         assert complaint in done.messages()
         assert (grafana.version(), grafana.password()) == (versions["current"], before)
         assert grafana.has("by-hand") and grafana.has("since-then")
+
+    # As docs/grafana.md says for who wants to go back all the same.
+    sh("master1", f"systemctl stop grafana && cp -p {copies}/var/lib/grafana/grafana.db /var/lib/grafana/")
+    brought(grafana_version=versions["previous"])
+    assert grafana.has("by-hand") and not grafana.has("since-then")

@@ -26,14 +26,19 @@ def book(sh):
     return lambda: list(dict.fromkeys(sh("host1", f"cat {BOOK}").splitlines()))
 
 
-def test_data_is_copied_before_another_release_starts_and_stays_as_it_is(writing, brought, book, sh, v2):
+def test_data_is_copied_before_another_release_starts_and_kept_as_long_as_the_old_one(
+    writing, brought, releases, book, sh, v2
+):
     result = brought(**writing, release=v2)
     assert f"copy {BOOK}, for the way back" in result["actions"]
     assert book() == ["1.0.0", "2.0.0"]
-    copy = f"/opt/gpufleet/demo/data{BOOK}"
-    assert set(sh("host1", f"cat {copy}").splitlines()) == {"1.0.0"}
-    assert sh("host1", "stat -c %a /opt/gpufleet/demo/data") == "700"
+    copies = "/opt/gpufleet/demo/data/1.0.0"
+    assert set(sh("host1", f"cat {copies}{BOOK}").splitlines()) == {"1.0.0"}
+    assert sh("host1", f"stat -c %a {copies}") == "700"
     assert not brought(**writing, release=v2)["changed"]
+    brought(**writing, release=releases.publish("4.0.0"))
+    brought(**writing, release=releases.publish("5.0.0"))
+    assert sh("host1", "ls /opt/gpufleet/demo/data") == "4.0.0"  # as the releases that stay
 
 
 def test_data_goes_back_with_the_release_and_keeps_its_owner(writing, refused, releases, book, sh):

@@ -179,7 +179,7 @@ options:
     description:
       - Patterns of the files that a new release rewrites as it starts, so that the old one cannot read them any more.
       - The service is stopped and they are copied before another release starts. When it does not get well, they are
-        put back with the old one. The copy stays in C(/opt/gpufleet/NAME/data) until the next change of release.
+        put back with the old one. The copy stays in C(/opt/gpufleet/NAME/data/VERSION) as long as that release does.
     type: list
     elements: path
     default: []

@@ -260,11 +260,19 @@ def up(name: str, specs: dict[str, HostSpec]) -> Lab:
         if not (directory / "lab.json").exists():
             _create(directory, name, releases)
         lab = Lab(directory)
-        lab.state["grafana"] = grafana.offer_real(lab.faults.extra)
+        _offer_grafana(lab)
         _add_hosts(lab, specs)
         lab.boot()
     lab.wait()
     return lab
+
+
+def _offer_grafana(lab: Lab) -> None:
+    """Take the real Grafana where there is one. It makes nothing of what the stand-in wrote, or the other way round."""
+    version = grafana.offer_real(lab.faults.extra)
+    if lab.state["hosts"] and lab.state.get("grafana") != version:
+        raise LabError(f"lab {lab.name} has hosts with another Grafana already: `make clean` first")
+    lab.state["grafana"] = version
 
 
 def down(lab: Lab) -> None:

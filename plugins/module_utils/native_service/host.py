@@ -6,7 +6,7 @@
 /opt/gpufleet/<service>/current        link to the one that runs
 /opt/gpufleet/<service>/manifest.json  what was placed on this host, to know later what to remove
 /opt/gpufleet/<service>/journal.json   exists only while a plan is being carried out: the state to go back to
-/opt/gpufleet/<service>/data/          copies of what the release before this one wrote, by path
+/opt/gpufleet/<service>/data/          copies of what releases wrote, by release and path
 """
 
 from __future__ import annotations
@@ -248,23 +248,26 @@ class ServiceHost:
             return
         self._systemd.order("stop", self.unit)
         if "data" not in known:
-            shutil.rmtree(self._data, ignore_errors=True)
-            self._data.mkdir(mode=0o700)
+            copies = self._copies(known)
+            shutil.rmtree(copies, ignore_errors=True)
+            copies.mkdir(mode=0o700, parents=True)
             for path in plan.save:
-                _copy(Path(path), self._copy_of(path))
+                _copy(Path(path), copies / path.lstrip("/"))
             _write_file(self._journal_file, json.dumps({**known, "data": list(self.want.data)}).encode(), 0o600)
         elif plan.current == known["current"]:  # back, after a run that was cut, to the release that wrote the copies
-            self._restore_data(known["data"])
+            self._restore_data(known)
 
-    def _restore_data(self, patterns: t.Sequence[str]) -> None:
+    def _copies(self, known: t.Mapping[str, t.Any]) -> Path:
+        """Where copies are of what the release wrote that ran before; another one's stay beside them."""
+        return self._data / (known["current"] or "none")
+
+    def _restore_data(self, known: t.Mapping[str, t.Any]) -> None:
         """Put back the copies. What else matches has come since, and would not fit to them."""
-        for path in _matching(patterns):
+        for path in _matching(known["data"]):
             Path(path).unlink()
-        for name in _files_below(self._data):
-            _copy(name, Path("/", name.relative_to(self._data)))
-
-    def _copy_of(self, path: str) -> Path:
-        return self._data / path.lstrip("/")
+        copies = self._copies(known)
+        for copy in _files_below(copies):
+            _copy(copy, Path("/", copy.relative_to(copies)))
 
     def _install_packages(self, plan: Plan, versions: t.Mapping[str, str]) -> None:
         """Install what was fetched. It is the new program that has to accept the new files."""
@@ -323,7 +326,7 @@ class ServiceHost:
                 self._systemd.enable(self.unit, False)
             if "data" in known:
                 self._systemd.order("stop", self.unit)
-                self._restore_data(known["data"])
+                self._restore_data(known)
             if known["packages"]:
                 manager = pkgs.manager(self._run)
                 manager.go_back(known["packages"], self._scratch)
@@ -373,6 +376,8 @@ class ServiceHost:
     def _finish(self, plan: Plan, have: Host) -> None:
         for name in plan.prune:
             shutil.rmtree(self.root / name)
+        for copies in set(self._data.glob("*")) - {self._data / name for name in releases.installed(self.root)}:
+            shutil.rmtree(copies)
         shutil.rmtree(self._scratch, ignore_errors=True)
         known = _read_json(self._journal_file)  # what a run that was cut has made is in it, too
         names = set(self.want.packages.names if self.want.packages else ())
