@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import secrets
+import shutil
 import urllib.error
 import urllib.request
 import zipfile
@@ -218,8 +219,7 @@ def test_users_add_dashboards_data_sources_and_a_proxy_with_a_path(brought, graf
     assert grafana.ask("/api/datasources/uid/loki")[0] == 404
 
 
-@pytest.mark.parametrize("delivery", ["host", "controller"])
-def test_plugins_come_verified_and_go(lab, inventory, brought, bring, grafana, delivery):
+def test_plugins_come_verified_by_host_or_controller_and_go(lab, brought, bring, grafana):
     def plugins():
         return [plugin["id"] for plugin in grafana.ask("/api/plugins")[1]]
 
@@ -229,13 +229,15 @@ def test_plugins_come_verified_and_go(lab, inventory, brought, bring, grafana, d
         zipped.writestr("our-panel/plugin.json", json.dumps({"id": "our-panel", "type": "panel"}))
         zipped.writestr("our-panel/MANIFEST.txt", "signed")
     plugin = {"id": "our-panel", "version": "1.0.0", "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    brought(grafana_plugins=[plugin], gpufleet_release_delivery=delivery)
+    brought(grafana_plugins=[plugin])
     assert plugins() == ["our-panel"]
-    done = bring(grafana_plugins=[{**plugin, "sha256": "0" * 64}], gpufleet_release_delivery=delivery)
+    done = bring(grafana_plugins=[{**plugin, "sha256": "0" * 64}])
     assert "checksum" in done.messages() and plugins() == ["our-panel"]
     brought()
     assert plugins() == []
-    assert play(inventory).changed == 0
+    shutil.copytree(path.parent, path.parents[1] / "1.0.1", dirs_exist_ok=True)
+    brought(grafana_plugins=[{**plugin, "version": "1.0.1"}], gpufleet_release_delivery="controller")
+    assert plugins() == ["our-panel"]
 
 
 # -- its database -------------------------------------------------------------------------------
