@@ -173,6 +173,7 @@ def test_a_password_changes_with_the_variable_and_one_that_was_set_by_hand_stays
         ({"grafana_dashboards": {"Team": ["{{ inventory_dir }}/*.json"]}}, ["one.json", "two.json", "the uid twins"]),
         ({"grafana_plugins": [{"id": "a-panel", "version": "1.0.0"}]}, ["sha256", "grafana_plugins"]),
         ({"grafana_datasources": [{"name": "Ours", "uid": "ours", "type": "ours"}]}, ["Ours", "needs a url"]),
+        ({"grafana_database_type": "postgres"}, ["grafana_database_host and grafana_database_password"]),
     ],
 )
 def test_what_makes_no_sense_changes_nothing(inventory, sh, tmp_path, variables, words):
@@ -184,6 +185,18 @@ def test_what_makes_no_sense_changes_nothing(inventory, sh, tmp_path, variables,
     assert all(word in done.messages() for word in ["master1", *words]), done.messages()
     assert "grafana-admin-1" not in done.stdout
     assert sh("master1", EVIDENCE) == before
+
+
+def test_postgres_is_said_to_grafana_and_its_password_to_nobody_else(inventory):
+    """In check mode: the stand-in has no PostgreSQL."""
+    variables = {"grafana_database_host": "192.0.2.1:5432", "grafana_database_password": "hunter2hunter2"}
+    done = play(inventory, "--check", "--diff", grafana_database_type="postgres", **variables)
+    assert done.rc == 0, done.messages()
+    diff = {entry["after_header"]: entry["after"] for entry in done.of("master1", "Grafana is")[-1]["diff"]}
+    assert "type = postgres\nhost = 192.0.2.1:5432" in diff["/etc/grafana/grafana.ini"]
+    assert "password = $__file{/run/credentials/grafana.service/database_password}" in diff["/etc/grafana/grafana.ini"]
+    assert "admin_password.py --always" in diff["/etc/systemd/system/grafana.service"]
+    assert "hunter2hunter2" not in done.stdout
 
 
 # -- what users add -----------------------------------------------------------------------------
