@@ -42,11 +42,17 @@ def test_data_is_copied_before_another_release_starts_and_kept_as_long_as_the_ol
 
 
 def test_data_goes_back_with_the_release_and_keeps_its_owner(writing, refused, releases, book, sh):
+    """The service's own user has put links in the way, to have root write elsewhere, and read for them."""
     owner = sh("host1", f"stat -c '%U %a' {BOOK}")
+    sh("host1", "cd /var/lib/demo && ln -s /etc/written .book.new && ln -s /etc/shadow book.too")
     result = refused(**writing, release=releases.publish("3.0.0", behaviour="exits"))
     assert result["rolled_back"]
     assert book() == ["1.0.0"]
-    assert sh("host1", f"stat -c '%U %a' {BOOK}; ls /var/lib/demo") == f"{owner}\nbook"
+    assert sh("host1", f"stat -c '%U %a' {BOOK}") == owner
+    assert (
+        sh("host1", "find /var/lib/private/demo -type f; ls /etc/written", check=False) == f"/var/lib/private{BOOK[8:]}"
+    )
+    assert sh("host1", "find /opt/gpufleet/demo/data -name book.too") == ""
 
 
 @pytest.mark.parametrize(("then", "signed"), [("1.0.0", ["1.0.0"]), ("2.0.0", ["1.0.0", "3.0.0", "2.0.0"])])

@@ -454,9 +454,9 @@ def _exists(path: str) -> bool:
 
 
 def _matching(patterns: t.Iterable[str]) -> tuple[str, ...]:
-    """The files that there are of some patterns."""
+    """The files that there are of some patterns; a link is none."""
     found = (path for pattern in patterns for path in sorted(glob.glob(pattern)))  # noqa: PTH207 (they begin at /)
-    return tuple(path for path in found if Path(path).is_file())
+    return tuple(path for path in found if Path(path).is_file() and not Path(path).is_symlink())
 
 
 def _files_below(directory: Path) -> list[Path]:
@@ -464,14 +464,22 @@ def _files_below(directory: Path) -> list[Path]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file with its owner and mode, and see it on the disk."""
+    """Copy a file with its owner and mode, and see it on the disk.
+
+    One of the two is in a directory of the service's user, who may have put links there.
+    """
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fresh = target.with_name(f".{target.name}.new")
-    shutil.copy2(source, fresh)
-    status = source.stat()
-    os.chown(fresh, status.st_uid, status.st_gid)
-    with fresh.open("rb") as copy:
-        os.fsync(copy.fileno())
+    fresh.unlink(missing_ok=True)
+    from_it = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+    to_it = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(from_it, "rb") as old, os.fdopen(to_it, "wb") as new:
+        shutil.copyfileobj(old, new, 1 << 20)
+        status = os.fstat(old.fileno())
+        os.fchown(new.fileno(), status.st_uid, status.st_gid)
+        os.fchmod(new.fileno(), status.st_mode & 0o777)
+        new.flush()
+        os.fsync(new.fileno())
     fresh.replace(target)
 
 
