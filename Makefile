@@ -1,4 +1,4 @@
-# make demo   a monitored fleet of lab hosts on this machine
+# make demo   a monitored fleet of lab hosts on this machine; GRAFANA_ARCHIVE=/path/of/its/archive for the real Grafana
 # make test   lint, unit tests, the rules' tests, the lab's own, the exporter's, and all Molecule scenarios
 # make lint, make unit, make rules, make lab, make exporter, make molecule, make sanity, make bench,
 # make docs, make shell, make clean

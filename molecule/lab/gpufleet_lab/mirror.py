@@ -6,13 +6,10 @@ leads a download here; names, layouts and checksum files are upstream's.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
 import json
 import re
 import sys
-import tarfile
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from . import dcgm, debian, store
+from . import dcgm, debian, grafana, store
+from .archive import pack
 from .system import LabError, run
 
 # The wheels inside our zipapps, which the controller fetches.
@@ -98,7 +96,7 @@ class GitHubRelease:
             **{name: (0o755, self._program(packages / path)) for name, path in self.programs.items()},
             **self._assets(packages),
         }
-        _pack(archive, {f"{top}/{name}": content for name, content in files.items()})
+        pack(archive, {f"{top}/{name}": content for name, content in files.items()})
         sums = {archive.name: hashlib.sha256(archive.read_bytes()).hexdigest()}
         # Upstream's file lists all platforms: whoever looks for a checksum must find the right line.
         for other in (f"{self.name}-{version}.{platform}.tar.gz" for platform in OTHER_PLATFORMS):
@@ -172,6 +170,7 @@ def build() -> Path:
         dcgm.publish(root)
         names = [component.name for component in COMPONENTS]
         by_name = {name: {release: found[name] for release, found in results.items()} for name in names}
+        by_name["grafana"] = grafana.publish(root)
         (root / "versions.json").write_text(json.dumps(by_name, indent=1) + "\n")
 
     store.build_once(target, publish)
@@ -188,7 +187,7 @@ def _current() -> Path:
 
 def _recipe() -> str:
     # This file, the list of wheels and the stand-ins are the recipe.
-    return store.key([Path(__file__).read_text(), WHEELS.read_text(), dcgm.recipe()])
+    return store.key([Path(__file__).read_text(), WHEELS.read_text(), dcgm.recipe(), grafana.recipe()])
 
 
 def _packages(archive: debian.Archive) -> dict[str, str]:
@@ -233,19 +232,3 @@ def _upstream(version: str) -> str:
     if not match:
         raise LabError(f"no upstream version in Debian's {version!r}")
     return match[1]
-
-
-def _pack(archive: Path, files: Mapping[str, tuple[int, bytes]]) -> None:
-    """Write a tar.gz that depends on nothing but its content: its checksum is part of tests."""
-    with (
-        archive.open("wb") as raw,
-        gzip.GzipFile("", "wb", 4, raw, mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
-    ):
-        directory = tarfile.TarInfo(next(iter(files)).partition("/")[0])
-        directory.type, directory.mode = tarfile.DIRTYPE, 0o755
-        tar.addfile(directory)
-        for name, (mode, content) in sorted(files.items()):
-            member = tarfile.TarInfo(name)
-            member.mode, member.size = mode, len(content)
-            tar.addfile(member, io.BytesIO(content))
