@@ -15,6 +15,8 @@ SECONDS = 15
 def connect(smarthost: str, require_tls: bool) -> smtplib.SMTP:
     """Return a connection as Alertmanager makes it: TLS on port 465, else STARTTLS where it is there or required."""
     host, _, port = smarthost.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError("it is to be host:port")
     context = ssl.create_default_context()
     if port == "465":
         return smtplib.SMTP_SSL(host, int(port), timeout=SECONDS, context=context)
