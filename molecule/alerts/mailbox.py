@@ -37,7 +37,7 @@ class Handler:
 
 def authenticate(server, session, envelope, mechanism, data):
     """Know one user."""
-    return AuthResult(success=(data.login, data.password) == (b"alerts", b"correct horse"))
+    return AuthResult(success=(data.login, data.password) == (b"alerts", b"correct horse"), handled=False)
 
 
 def serve():

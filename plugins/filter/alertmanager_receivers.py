@@ -55,10 +55,11 @@ from ansible.errors import AnsibleFilterError
 
 VARIABLE = "alertmanager_receivers"
 
-# Keys of Alertmanager's integrations that hold secrets, all of which have a twin that ends in _file.
+# Keys of Alertmanager's integrations that hold secrets. Nearly all have a twin that ends in _file.
 SECRETS = (
-    *("api_key", "auth_password", "auth_secret", "bot_token", "client_secret", "credentials", "password"),
-    *("routing_key", "service_key", "token", "user_key", "webhook_url"),
+    *("alert_source_token", "api_key", "api_secret", "app_token", "auth_password", "auth_secret", "bearer_token"),
+    *("bot_token", "client_secret", "credentials", "key", "password", "routing_key", "secret_key", "secrets"),
+    *("service_key", "token", "token_id", "user_key", "webhook_url"),
 )
 SECRETS_OF = {"slack_configs": ("api_url",)}  # of others, a URL that is no secret
 
@@ -74,7 +75,11 @@ TEXTS: dict[str, dict[str, t.Any]] = {
     "slack_configs": {"title": _SUBJECT, "text": _TEXT, "title_link": '{{ template "gpufleet.link" . }}'},
     "msteamsv2_configs": {"title": _SUBJECT, "text": _TEXT},
     "telegram_configs": {"message": f"{_SUBJECT}\n{_TEXT}", "parse_mode": ""},
-    "pagerduty_configs": {"description": _SUBJECT, "client_url": '{{ template "gpufleet.link" . }}'},
+    "pagerduty_configs": {
+        "description": _SUBJECT,
+        "client_url": '{{ template "gpufleet.link" . }}',
+        "details": {"text": _TEXT},
+    },
 }
 
 

@@ -10,21 +10,25 @@ import sys
 from pathlib import Path
 
 SECONDS = 15
+LOOPBACK = ("127.0.0.1", "::1")
 
 
 def connect(smarthost: str, require_tls: bool) -> smtplib.SMTP:
-    """Return a connection as Alertmanager makes it: TLS on port 465, else STARTTLS where it is there or required."""
+    """Return a connection as Alertmanager makes it: TLS on port 465, else STARTTLS if it is required, and only then."""
     host, _, port = smarthost.rpartition(":")
+    host = host.strip("[]")
+    if not host or not port.isdigit():
+        raise ValueError("it is to be host:port")
     context = ssl.create_default_context()
     if port == "465":
         return smtplib.SMTP_SSL(host, int(port), timeout=SECONDS, context=context)
     connection = smtplib.SMTP(host, int(port), timeout=SECONDS)
     connection.ehlo()
-    if connection.has_extn("starttls"):
+    if require_tls:
+        if not connection.has_extn("starttls"):
+            raise smtplib.SMTPException("it offers no STARTTLS: alertmanager_smtp_require_tls: false, if that is right")
         connection.starttls(context=context)
         connection.ehlo()
-    elif require_tls:
-        raise smtplib.SMTPException("it offers no STARTTLS: set alertmanager_smtp_require_tls: false, if that is right")
     return connection
 
 
@@ -32,7 +36,11 @@ def ask(arguments: argparse.Namespace) -> None:
     """Go as far as the receivers' addresses."""
     with connect(arguments.smarthost, arguments.require_tls) as connection:
         if arguments.username:
-            connection.login(arguments.username, arguments.password_file.read_text())
+            if not isinstance(connection.sock, ssl.SSLSocket) and connection.sock.getpeername()[0] not in LOOPBACK:
+                raise smtplib.SMTPException(
+                    "a password is not sent without TLS: set alertmanager_smtp_require_tls: true"
+                )
+            connection.login(arguments.username, arguments.password_file.read_text().strip())
         connection.ehlo_or_helo_if_needed()
         accept(connection.mail(arguments.sender), f"the sender {arguments.sender}")
         for receiver in arguments.receivers:
@@ -41,9 +49,9 @@ def ask(arguments: argparse.Namespace) -> None:
 
 
 def accept(answer: "tuple[int, bytes]", subject: str) -> None:
-    """Raise SMTPException unless the server has said yes."""
+    """Raise SMTPException if the server has said no. "Not now", 4xx (RFC 5321, 4.2.1), is what Alertmanager bears."""
     code, text = answer
-    if code // 100 != 2:
+    if code // 100 == 5:
         raise smtplib.SMTPException(f"it refuses {subject}: {code} {text.decode(errors='replace')}")
 
 
