@@ -7,7 +7,8 @@ from .panels import AMBER, BLUE, RED, Panel
 from .tables import Column, Key, rows
 from .variables import pick
 
-FIRING = 'alertstate="firing"'
+# Watchdog always fires: it says that alerts get through.
+FIRING = 'alertstate="firing", alertname!="Watchdog"'
 CRITICAL = 'severity="critical"'
 WARNING = 'severity="warning"'
 OTHER = 'severity!~"critical|warning"'

@@ -8,7 +8,7 @@ from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.models import dashboard
 from grafana_foundation_sdk.models.dashboard import Dashboard, DashboardCursorSync, RowPanel
 
-from . import links, variables
+from . import alerts, links, variables
 from .panels import Panel
 
 if t.TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Page:
 
     def alerts(self, *matchers: str, by: str = "alertname, severity, instance, gpu") -> Page:
         """Show as annotations which alerts fired."""
-        firing = variables.pick('alertstate="firing"', *matchers)
+        firing = variables.pick(alerts.FIRING, *matchers)
         self._builder.annotation(
             builders.AnnotationQuery()
             .name("Alerts")
