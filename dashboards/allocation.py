@@ -142,13 +142,13 @@ def _users() -> Panel:
 
 def _days() -> t.Iterator[Panel]:
     for title, record in (("GPU hours a day", "user:gpu_hours:1m"), ("Idle GPU hours a day", "user:gpu_idle_hours:1m")):
-        most = f"topk({MOST}, sum_over_time({record}{U}{RANGE} @ end()))"
+        # Grafana has its points at midnight. Each is to be the day that begins there, up to now.
+        most = f"topk({MOST}, sum_over_time({record}{U}{RANGE} offset -1d @ end()))"
         yield lines(
             title,
-            f"Of the {MOST} users with the most of them in this range of time. A day ends at the time of day at which"
-            " the range does.",
+            f"Each day from midnight on, of the {MOST} users with the most of them in this range of time.",
             "h",
-            Query(f"sum by (user) (sum_over_time({record}{U}[1d])) and on (user) {most}", "{{user}}"),
+            Query(f"sum by (user) (sum_over_time({record}{U}[1d] offset -1d)) and on (user) {most}", "{{user}}"),
             no_data=NO_USERS,
             stacked=True,
             daily=True,

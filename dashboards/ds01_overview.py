@@ -12,6 +12,7 @@ from .shared.variables import CARD, HOSTS, pick
 
 H = pick(HOSTS)
 MIG = pick(HOSTS, 'GPU_I_ID!=""')
+MIG_HELD = pick(HOSTS, 'slot_uuid=~"MIG-.+"')
 RUNNING = 'status="running"'
 # Lines for every GPU of a thousand hosts say nothing: there are those of the hottest, which of one server are all.
 MOST = 20
@@ -70,19 +71,16 @@ def _now() -> t.Iterator[Panel]:
         no_data=NO_SLOTS,
         span=5,
     )
-    has = f"and on (instance, slot_uuid) ds01:gpu_slot_allocated{H}"
-    known = f"and on (instance) ds01:gpu_slots_allocated{H}"
-    none = f"0 * count(ds01:gpu_slot_info{H} {known})"
+    held = f"ds01:gpu_slot_allocated{MIG_HELD}"
+    known = f"ds01:gpu_slot_info{MIG} and on (instance) ds01:gpu_slots_allocated{H}"
+    none = f"0 * sum(ds01:gpu_slots_allocated{H})"
     yield number(
         "MIG instances",
         "MIG instances that there are, that somebody has, and that are free.",
         "short",
         Query(f"count(ds01:gpu_slot_info{MIG}) or {none}", "total"),
-        Query(f"count(ds01:gpu_slot_info{MIG} {has}) or {none}", "allocated"),
-        Query(
-            f"count((ds01:gpu_slot_info{MIG} {known}) {has.replace('and', 'unless', 1)}) or {none}",
-            "free",
-        ),
+        Query(f"count({held}) or {none}", "allocated"),
+        Query(f"count(({known}) unless on (instance, slot_uuid) {held}) or {none}", "free"),
         no_data=NO_SLOTS,
         span=5,
     )

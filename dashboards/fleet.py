@@ -12,7 +12,6 @@ from .shared.tables import Column, Key, rows
 from .shared.variables import SITE, pick
 
 S = pick(SITE)
-NOT_OK = pick(SITE, 'state!~"ok|passthrough"')
 BY_HOST = "site, rack, instance"
 # Every host that is watched: one without an alert, or without GPUs, is a row as well.
 HOSTS = f"max by ({BY_HOST}) (up{S})"
@@ -96,7 +95,7 @@ def _wrong() -> t.Iterator[Panel]:
             Column(
                 "Not ok",
                 "short",
-                f"max by (instance, gpu, pci_bus_id, model, state) (gpu:state:bool{NOT_OK}) == 1",
+                f"max by (instance, gpu, pci_bus_id, model, state) (gpu:not_ok:bool{S})",
                 names={"1": ("yes", panels.RED)},
             )
         ],

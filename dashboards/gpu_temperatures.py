@@ -14,13 +14,16 @@ S = pick(SITE)
 H = pick(HOSTS)
 UNREAD = "Nobody can read it of these cards: see gpu_exporter_nvapi and gpu_exporter_bar0"
 NO_GPU = "No exporter of these hosts reports a GPU"
-MOST = 10
+MOST = 20
 # The hottest spots of a card: title, last part of records' names, thresholds, and why there may be nothing.
 SPOTS = (
     ("core", "core_temperature", panels.CORE, NO_GPU),
     ("VRAM", "vram_temperature", panels.VRAM, UNREAD),
     ("hotspot", "hotspot_temperature", panels.HOTSPOT, UNREAD),
 )
+# Hosts whose lines are shown: of all of a large fleet, Prometheus would read a day of a thousand series for ten lines.
+HOTTEST = " or ".join(f"topk(5, host:gpu_{record}_max:celsius{H})" for _, record, *_ in SPOTS)
+SHOWN = pick(SITE, 'instance=~"$hottest"')
 
 
 def page() -> Page:
@@ -32,6 +35,7 @@ def page() -> Page:
         " are to their limits, and how it was.",
         variables.site(),
         variables.hosts(),
+        variables.found_results("hottest", HOTTEST, "instance"),
     )
     board.row("Now", *_now())
     board.row("The hottest GPUs", *_hottest(), _nearest(), _models())
@@ -85,7 +89,7 @@ def _hottest() -> t.Iterator[Panel]:
     for name, record, thresholds, no_data in SPOTS:
         yield rows(
             f"Hottest by {name}",
-            f"The {2 * MOST} GPUs with the highest {name} temperature.",
+            f"The {MOST} GPUs with the highest {name} temperature.",
             [
                 Key("instance", "Host", (links.to_host(), links.to_gpus())),
                 Key("gpu", "GPU", (links.to_gpu(),)),
@@ -95,7 +99,7 @@ def _hottest() -> t.Iterator[Panel]:
                 Column(
                     name[0].upper() + name[1:],
                     "celsius",
-                    f"topk({2 * MOST}, max by (instance, gpu, model) (gpu:{record}:celsius{H}))",
+                    f"topk({MOST}, max by (instance, gpu, model) (gpu:{record}:celsius{H}))",
                     thresholds,
                 )
             ],
@@ -109,7 +113,7 @@ def _nearest() -> Panel:
     slowdown = pick(HOSTS, 'limit="slowdown"')
     return rows(
         "Nearest to their limit",
-        f"The {2 * MOST} GPUs whose core is nearest to the temperature at which the card itself lowers its clocks.",
+        f"The {MOST} GPUs whose core is nearest to the temperature at which the card itself lowers its clocks.",
         [
             Key("instance", "Host", (links.to_host(), links.to_gpus())),
             Key("gpu", "GPU", (links.to_gpu(),)),
@@ -119,7 +123,7 @@ def _nearest() -> Panel:
             Column(
                 "Left",
                 "celsius",
-                f"bottomk({2 * MOST}, max by (instance, gpu, model) (gpu:temperature_limit:celsius{slowdown}"
+                f"bottomk({MOST}, max by (instance, gpu, model) (gpu:temperature_limit:celsius{slowdown}"
                 f" - on (instance, UUID) group_left () gpu:core_temperature:celsius{H}))",
                 panels.falling(10, 5),
             )
@@ -157,12 +161,11 @@ def _models() -> Panel:
 
 def _hosts() -> t.Iterator[Panel]:
     for name, record, thresholds, no_data in SPOTS:
-        asked = f"host:gpu_{record}_max:celsius{H}"
         yield lines(
             f"Hottest {name} by host",
-            f"The hottest {name} of each of the {MOST} hosts that are hottest now.",
+            f"The hottest {name} of each of the hosts that are hottest now, by any of the three temperatures.",
             "celsius",
-            Query(f"{asked} and topk({MOST}, {asked} @ end())", "{{instance}}"),
+            Query(f"host:gpu_{record}_max:celsius{SHOWN}", "{{instance}}"),
             no_data=no_data,
             thresholds=thresholds,
             least=None,

@@ -247,19 +247,17 @@ def _network() -> t.Iterator[Panel]:
     )
     yield lines(
         "Network errors",
-        "Packets that are damaged or dropped, received and sent. Cards without any are not shown.",
+        "Packets that are damaged or dropped, received and sent.",
         "pps",
         Query(
-            f"rate(node_network_receive_errs_total{CARDS}{RATE})"
-            f" + rate(node_network_transmit_errs_total{CARDS}{RATE}) > 0",
+            f"rate(node_network_receive_errs_total{CARDS}{RATE}) + rate(node_network_transmit_errs_total{CARDS}{RATE})",
             "{{device}} errors",
         ),
         Query(
-            f"rate(node_network_receive_drop_total{CARDS}{RATE})"
-            f" + rate(node_network_transmit_drop_total{CARDS}{RATE}) > 0",
+            f"rate(node_network_receive_drop_total{CARDS}{RATE}) + rate(node_network_transmit_drop_total{CARDS}{RATE})",
             "{{device}} drops",
         ),
-        no_data="No error and no drop, or no node_exporter",
+        no_data="node_exporter sees no network card of this host",
         span=8,
     )
     yield lines(

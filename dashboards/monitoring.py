@@ -169,16 +169,17 @@ def _exporters() -> t.Iterator[Panel]:
         span=8,
         height=8,
     )
-    yield lines(
+    yield bars(
         "Readings that failed",
-        "Readings of gpu_exporter that failed, as a whole or in part, per minute.",
+        "Readings of gpu_exporter that failed in the last 15 minutes, as a whole or in part, on all hosts.",
         "short",
-        Query(f"60 * sum by (collector) (rate(gpu_exporter_collector_failures_total{S}{RATE}))", "{{collector}}"),
+        Query(f"sum by (collector) (increase(gpu_exporter_collector_failures_total{S}[15m]))", "{{collector}}"),
         Query(
-            f"60 * sum by (collector) (rate(gpu_exporter_collector_partial_failures_total{S}{RATE}))",
+            f"sum by (collector) (increase(gpu_exporter_collector_partial_failures_total{S}[15m]))",
             "{{collector}}, in part",
         ),
         no_data=NO_EXPORTER,
+        thresholds=panels.FEW_WANTED,
         span=8,
     )
     yield bars(
@@ -194,7 +195,7 @@ def _exporters() -> t.Iterator[Panel]:
         "Targets down by exporter",
         "Number of exporters that did not answer.",
         "short",
-        Query(f"count by (job) (up{S}) - sum by (job) (up{S})", "{{job}}"),
+        Query(f"sum by (job) (site:targets_down:count{S})", "{{job}}"),
         no_data=NO_TARGETS,
         span=8,
     )

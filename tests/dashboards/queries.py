@@ -100,12 +100,15 @@ class Prometheus:
             raise QueryError(error.read().decode(errors="replace")) from error
 
     def run(self, query: Query, expression: str, span: Range) -> list[dict[str, t.Any]]:
-        """Return the series of a query whose variables are filled in."""
-        if query.instant:
-            return self.get("query", query=expression, time=span.end)["result"]
+        """Return the series of a query whose variables are filled in. Raises QueryError."""
         step = span.step(query.columns, query.least)
         start, end = (at // step * step for at in (span.start, span.end))
-        return self.get("query_range", query=expression, start=start, end=end, step=step)["result"]
+        try:
+            if query.instant:
+                return self.get("query", query=expression, time=span.end)["result"]
+            return self.get("query_range", query=expression, start=start, end=end, step=step)["result"]
+        except QueryError as error:
+            raise QueryError(f"{query}: {error}") from error
 
     def values(self, query: str, regex: str, span: Range) -> list[str]:
         """Return the options of a variable: label_values(...) or query_result(...)."""
