@@ -6,8 +6,9 @@ the exporters' own series, each 15 s. Each host has 8 GPUs, one in ten hosts cut
 the slots are somebody's. node_exporter is on one host in ten, since dashboards read it of one host at a time. The range
 of time is all 24 hours; steps are those of panels in a window 1920 pixels wide.
 
-"One after another" is every query of a dashboard on its own, those of collapsed rows among them; "six at once" is how
-many a browser sends to a server at a time. Each is the median of three times.
+"One after another" is every query of a dashboard on its own, those of collapsed rows among them, and "CPU" what of it
+Prometheus computed; "six at once" is how many a browser sends to a server at a time. Variables are asked before that.
+Everything is read once before, and each figure the median of three times.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import os
 import random
 import socket
 import statistics
@@ -44,6 +46,7 @@ ROUNDS, AT_ONCE = 3, 6
 VARIANTS = 8
 
 Labels = dict[str, str]
+T = t.TypeVar("T")
 
 # Values of the labels that a record has beside those that name a GPU.
 VALUES = {
@@ -116,7 +119,7 @@ OF_PROMETHEUS: dict[str, dict[str, t.Sequence[str]]] = {
     "process_resident_memory_bytes": {},
     "process_cpu_seconds_total": {},
 }
-# Of 8,000 GPUs, these many have an alert.
+# As many GPUs have an alert, and are not ok.
 ALERTING = 40
 
 
@@ -149,6 +152,7 @@ class Fleet:
             yield from self._slots(card, profiles)
             if (number * GPUS + index) % (len(self.hosts) * GPUS // ALERTING) == 0:
                 alert = {"alertname": "GPUHot", "severity": ("critical", "warning")[number % 2], **card}
+                yield {"__name__": "gpu:not_ok:bool", **card, "pci_bus_id": f"00000000:{index}1:00.0", "state": "lost"}
                 yield {"__name__": "ALERTS", "alertstate": "firing", **alert}
                 yield {"__name__": "ALERTS_FOR_STATE", **alert}
         for name, labels in OF_HOSTS.items():
@@ -161,6 +165,8 @@ class Fleet:
 
     def _card(self, card: Labels, profiles: list[str]) -> t.Iterator[Labels]:
         for record in self._gpu:
+            if record.name == "gpu:not_ok:bool":
+                continue
             more = {label: VALUES[label] for label in record.labels if label in VALUES}
             if "pci_bus_id" in record.labels:
                 more["pci_bus_id"] = (f"00000000:{card['gpu']}1:00.0",)
@@ -278,6 +284,8 @@ class Courses:
 def kind_of(labels: Labels) -> str:
     """Say what a series' values are like."""
     name = labels["__name__"]
+    if name == "gpu:not_ok:bool":
+        return "one"
     if name.endswith(":bool") or name in ("ds01:gpu_slot_idle", "up", "node_systemd_unit_state"):
         return "one" if labels.get("state", "ok") in ("ok", "active") and "reason" not in labels else "zero"
     if name == "ALERTS_FOR_STATE" or name.endswith("timestamp_seconds") or name == "node_boot_time_seconds":
@@ -297,8 +305,21 @@ def kind_of(labels: Labels) -> str:
     return "few"
 
 
+class Server(queries.Prometheus):
+    """A running Prometheus, and what it takes."""
+
+    def __init__(self, url: str, pid: int) -> None:
+        super().__init__(url)
+        self._pid = pid
+
+    def cpu(self) -> float:
+        """Return the seconds of CPU time that it has taken."""
+        fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextlib.contextmanager
-def prometheus(data: Path) -> t.Iterator[queries.Prometheus]:
+def running(data: Path) -> t.Iterator[Server]:
     """Run the lab's Prometheus on what is in a directory, for the length of a with block."""
     version = mirror.versions(mirror.path())["prometheus"]["current"]
     (archive,) = mirror.path().rglob(f"prometheus-{version}.*.tar.gz")
@@ -319,7 +340,7 @@ def prometheus(data: Path) -> t.Iterator[queries.Prometheus]:
                         urllib.request.urlopen(f"http://{address}/-/ready", timeout=5)
                         break
                     time.sleep(0.1)
-                yield queries.Prometheus(f"http://{address}")
+                yield Server(f"http://{address}", process.pid)
             finally:
                 process.kill()
 
@@ -330,36 +351,36 @@ class Figures(t.NamedTuple):
     number: int
     variables: float
     single: float
+    cpu: float
     together: float
     panels: dict[str, float]
-    empty: list[str]
 
 
-def measure(server: queries.Prometheus, dashboard: dict[str, t.Any], span: queries.Range) -> Figures:
+def measure(server: Server, dashboard: dict[str, t.Any], span: queries.Range) -> Figures:
     """Run all queries of a dashboard, one after another and six at once."""
-    began = time.monotonic()
-    values = queries.fill(server, dashboard, {}, span)
-    took = time.monotonic() - began
+    values, variables = timed(lambda: queries.fill(server, dashboard, {}, span))
     asked = [(query, queries.filled(query, values, span)) for query in queries.queries(dashboard)]
-    times: dict[queries.Query, list[float]] = {query: [] for query, _ in asked}
-    empty = []
-    for turn in range(ROUNDS):
-        for query, expression in asked:
-            began = time.monotonic()
-            series = server.run(query, expression, span)
-            times[query].append(time.monotonic() - began)
-            if turn == 0 and queries.is_empty(series):
-                empty.append(str(query))
-    together = []
+    for query, expression in asked:
+        if queries.is_empty(server.run(query, expression, span)):
+            print(f"nothing: {query}", file=sys.stderr)
+    before, panels = server.cpu(), {}
+    for query, expression in asked:
+        _, took = timed(lambda query=query, expression=expression: server.run(query, expression, span))
+        panels[query.panel] = panels.get(query.panel, 0) + took
+    cpu = (server.cpu() - before) / ROUNDS
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for _ in range(ROUNDS):
-            began = time.monotonic()
-            list(pool.map(lambda one: server.run(one[0], one[1], span), asked))
-            together.append(time.monotonic() - began)
-    panels: dict[str, float] = {}
-    for query, found in times.items():
-        panels[query.panel] = panels.get(query.panel, 0) + statistics.median(found)
-    return Figures(len(asked), took, sum(panels.values()), statistics.median(together), panels, empty)
+        _, together = timed(lambda: list(pool.map(lambda one: server.run(one[0], one[1], span), asked)))
+    return Figures(len(asked), variables, sum(panels.values()), cpu, together, panels)
+
+
+def timed(work: t.Callable[[], T]) -> tuple[T, float]:
+    """Do something some times; return what it gives, and the median of the seconds that it takes."""
+    times = []
+    for _ in range(ROUNDS):
+        began = time.monotonic()
+        result = work()
+        times.append(time.monotonic() - began)
+    return result, statistics.median(times)
 
 
 def main() -> None:
@@ -383,22 +404,21 @@ def main() -> None:
         size = sum(path.stat().st_size for path in data.rglob("*") if path.is_file())
         numbers = meta["stats"]
         print(
-            f"{arguments.hosts:,} hosts, {numbers['numSeries']:,} series, {numbers['numSamples'] / 1e9:.1f} thousand"
-            f" million samples, {size / 2**30:.1f} GiB\n"
+            f"{arguments.hosts:,} hosts, {numbers['numSeries']:,} series, {numbers['numSamples'] / 1e6:,.0f} million"
+            f" samples, {size / 2**30:.1f} GiB. Seconds:\n"
         )
-        with prometheus(data) as server:
+        with running(data) as server:
             span = queries.Range.last(HOURS * 3600, meta["maxTime"] // 1000)
-            table(
-                "dashboard", "queries", "variables, s", "one after another, s", "six at once, s", "slowest panel", "s"
-            )
+            columns = ("queries", "variables", "one after another", "CPU", "six at once", "slowest panel", "its time")
+            table("dashboard", *columns)
             for dashboard in queries.dashboards():
                 found = measure(server, dashboard, span)
-                slowest = max(found.panels, key=found.panels.__getitem__)
-                seconds = [f"{value:.2f}" for value in (found.variables, found.single, found.together)]
-                row(dashboard["uid"], found.number, *seconds, slowest, f"{found.panels[slowest]:.2f}")
-                ranked = sorted(found.panels.items(), key=lambda one: -one[1])[:5]
-                print(dashboard["uid"], *(f"{name} {took:.2f} s" for name, took in ranked), sep="\n  ", file=sys.stderr)
-                print(*(f"  nothing: {query}" for query in found.empty), sep="\n", file=sys.stderr)
+                ranked = sorted(found.panels.items(), key=lambda one: -one[1])
+                slowest, took = ranked[0]
+                seconds = (found.variables, found.single, found.cpu, found.together)
+                row(dashboard["uid"], found.number, *(f"{value:.2f}" for value in seconds), slowest, f"{took:.2f}")
+                for name, took in ranked[1:5]:
+                    print(f"  {took:.2f} s {name}", file=sys.stderr)
 
 
 if __name__ == "__main__":
