@@ -1,7 +1,7 @@
 # make demo   a monitored fleet of lab hosts on this machine; GRAFANA_ARCHIVE=/path/of/its/archive for the real Grafana
 # make test   lint, unit tests, the rules' tests, the lab's own, the exporter's, and all Molecule scenarios
 # make lint, make unit, make rules, make lab, make exporter, make molecule, make sanity, make bench,
-# make docs, make shell, make clean
+# make docs, make dashboards, make shell, make clean
 #
 # demo, test and bench boot systemd machines, so they need root on Debian 12 or 13; they install what they need.
 .DEFAULT_GOAL := help
@@ -19,7 +19,7 @@ COLLECTION := ansible_collections.gpufleet.monitoring
 export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help demo test lint sanity unit rules lab exporter molecule bench docs shell clean distclean packages
+.PHONY: help demo test lint sanity unit rules lab exporter molecule bench docs dashboards shell clean distclean packages
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,7 @@ lint: $(TOOLS)
 	ruff format --check .
 	MYPYPATH=.collections mypy -p $(COLLECTION).plugins
 	cd files && mypy --config-file ../pyproject.toml -p gpufleet
+	mypy -p dashboards
 	cd molecule/lab && mypy --config-file ../../pyproject.toml -p gpufleet_lab
 
 # Ansible's own tests, on what operators get. Not a part of lint: each of them installs tools of its own from the
@@ -54,7 +55,8 @@ sanity: $(TOOLS)
 unit: $(TOOLS)
 	pytest tests/unit
 
-# The rules, by promtool, whether somebody serves every metric that they read, and what Alertmanager makes of alerts.
+# The rules and the dashboards' queries, by promtool and Prometheus, whether somebody serves every metric that they read,
+# and what Alertmanager makes of alerts.
 rules: $(TOOLS) packages
 	timeout 300 pytest tests/rules tests/alertmanager
 
@@ -65,6 +67,10 @@ exporter: $(TOOLS) packages
 # The pages that are written from code.
 docs: $(TOOLS)
 	for page in docs/*.py; do python3 $$page > $${page%.py}.md || exit 1; done
+
+# The dashboards that the role grafana provisions.
+dashboards: $(TOOLS)
+	python3 -m dashboards
 
 # The lab's own tests.
 lab: $(TOOLS) packages
