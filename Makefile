@@ -58,7 +58,7 @@ unit: $(TOOLS)
 # The rules and the dashboards' queries, by promtool and Prometheus, whether somebody serves every metric that they read,
 # and what Alertmanager makes of alerts.
 rules: $(TOOLS) packages
-	timeout 300 pytest tests/rules tests/alertmanager
+	timeout 600 pytest tests/rules tests/alertmanager
 
 # The GPU exporter as a program, against simulated GPUs.
 exporter: $(TOOLS) packages

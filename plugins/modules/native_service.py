@@ -89,7 +89,7 @@ options:
       - They are downloaded and checked before anything changes. When the service does not get well with them, the
         versions from before are put back. They are held, so that nobody's upgrade of the host restarts the service.
       - The repository is asked only while something is to be installed, and does not become one of the host's own
-        sources: nothing of it is offered to the host otherwise.
+        sources, so nothing of it is offered to the host otherwise.
       - A change that would remove or upgrade any other package of the host is refused.
     type: dict
     suboptions:
