@@ -172,12 +172,12 @@ def check_inventory(
 def parse_jobs(jobs: object, groups: Groups, faults: Faults) -> list[Job]:
     """Return the sound rows of the table; what is wrong with the others goes to `faults`."""
     try:
-        rows = _plain(jobs)
+        rows = plain(jobs)
     except Exception as error:  # a template that fails
         rows = []
         faults.add(f"the table of scrape jobs cannot be evaluated: {error}")
     if not isinstance(rows, list):
-        faults.add(f"the table of scrape jobs must be a list, not {_kind(rows)}")
+        faults.add(f"the table of scrape jobs must be a list, not {kind_of(rows)}")
         return []
     table = [job for number, row in enumerate(rows, 1) if (job := _parse_job(number, row, groups, faults))]
     names = [job.name for job in table]
@@ -188,13 +188,13 @@ def parse_jobs(jobs: object, groups: Groups, faults: Faults) -> list[Job]:
 
 def _parse_job(number: int, row: object, groups: Groups, faults: Faults) -> Job | None:
     if not isinstance(row, dict):
-        faults.add(f"scrape job number {number} must be a dictionary, not {_kind(row)}")
+        faults.add(f"scrape job number {number} must be a dictionary, not {kind_of(row)}")
         return None
     subject = f"scrape job {row['job']}" if isinstance(row.get("job"), str) else f"scrape job number {number}"
     own = Faults()
     for key in row:
         if key not in _JOB_KEYS:
-            own.add(f"{subject}: there is no key {key}{_did_you_mean(str(key), _JOB_KEYS)}")
+            own.add(f"{subject}: there is no key {key}{did_you_mean(str(key), _JOB_KEYS)}")
     values = {}
     for key, convert in _JOB_KEYS.items():
         try:
@@ -206,7 +206,7 @@ def _parse_job(number: int, row: object, groups: Groups, faults: Faults) -> Job 
             own.add(f"{subject}: {key} {error}")
     # A group without hosts is fine, and so is one that this inventory has no use for; a misspelt one is not.
     for group in values.get("groups", ()):
-        if group not in groups and (hint := _did_you_mean(group, groups)):
+        if group not in groups and (hint := did_you_mean(group, groups)):
             own.add(f"{subject}: there is no group {group}{hint}")
     for line in own.lines():
         faults.add(line)
@@ -226,20 +226,20 @@ def _parse_job(number: int, row: object, groups: Groups, faults: Faults) -> Job 
 
 def read_hosts(groups: Groups, hostvars: HostVars, table: Sequence[Job], faults: Faults) -> dict[str, Host]:
     """Return the hosts that the groups of the table, and our own, have; what is wrong with them goes to `faults`."""
-    jobs: dict[str, list[Job]] = {name: [] for name in _members(groups, (WORKERS, MASTERS))}
+    jobs: dict[str, list[Job]] = {name: [] for name in members_of(groups, (WORKERS, MASTERS))}
     for job in table:
-        for name in _members(groups, job.groups):
+        for name in members_of(groups, job.groups):
             jobs.setdefault(name, []).append(job)
     exporters = [job.name for job in table if job.exporter]
     masters = frozenset(groups.get(MASTERS, ()))
     # Ansible merges all of a host's variables each time that hostvars is asked for it: it is asked once.
     return {
-        name: _read_host(_Reader(name, hostvars[name], faults), name in masters, own, exporters)
+        name: _read_host(Reader(name, hostvars[name], faults), name in masters, own, exporters)
         for name, own in jobs.items()
     }
 
 
-def _read_host(reader: _Reader, is_master: bool, jobs: Sequence[Job], exporters: Sequence[str]) -> Host:
+def _read_host(reader: Reader, is_master: bool, jobs: Sequence[Job], exporters: Sequence[str]) -> Host:
     chosen = reader.exporters(exporters)
     address = reader.get("gpufleet_address", _as_address, "")
     ansible_address = "" if address else reader.get("ansible_host", _as_address, _address_in(reader.name))
@@ -247,7 +247,7 @@ def _read_host(reader: _Reader, is_master: bool, jobs: Sequence[Job], exporters:
     for job in jobs:
         port = reader.get(job.port_variable, _as_port, job.port)
         bind_address = reader.get(job.bind_variable, _as_bind_address, job.bind_address)
-        if reader.get(job.state_variable, _plain, "started") != "started":
+        if reader.get(job.state_variable, plain, "started") != "started":
             continue
         # What is unsound has been noted; to go on with it would only add faults that follow from it.
         if (not job.exporter or job.name in chosen) and None not in (address, ansible_address, port, bind_address):
@@ -255,7 +255,7 @@ def _read_host(reader: _Reader, is_master: bool, jobs: Sequence[Job], exporters:
     return Host(reader.name, is_master, address, ansible_address, reader.labels(), endpoints, tuple(reader.variables))
 
 
-class _Reader:
+class Reader:
     """Reads one host's variables, and notes what is wrong with them."""
 
     def __init__(self, name: str, variables: Mapping[str, t.Any], faults: Faults) -> None:
@@ -268,7 +268,7 @@ class _Reader:
         if variable not in self.variables:
             return default
         try:
-            value = _plain(self.variables[variable])
+            value = plain(self.variables[variable])
         except Exception as error:  # a template that fails, with an exception of Ansible's or Jinja's
             self.faults.add(f"{variable} cannot be evaluated: {error}", self.name)
             return None
@@ -289,7 +289,7 @@ class _Reader:
         chosen: Sequence[str] = self.get("gpufleet_exporters", _as_names, known) or ()
         for name in chosen:
             if name not in known:
-                hint = _did_you_mean(name, known)
+                hint = did_you_mean(name, known)
                 self.faults.add(
                     f"gpufleet_exporters has '{name}', which is no exporter (there are: {', '.join(known)}){hint}",
                     self.name,
@@ -318,7 +318,7 @@ def _find_job_targets(
     groups: Groups, hosts: Mapping[str, Host], job: Job, master: str | None, faults: Faults
 ) -> list[Target]:
     found: dict[str, list[Host]] = {}
-    for name in _members(groups, job.groups):
+    for name in members_of(groups, job.groups):
         host = hosts[name]
         if job.name not in host.endpoints:
             continue
@@ -352,20 +352,20 @@ def _target(host: Host, job: Job, master: str | None) -> str:
     scraper = master or "the master"
     address = host.address or ("" if endpoint.bind_address in _WILDCARDS else endpoint.bind_address)
     address = address or host.ansible_address
-    if _is_loopback(endpoint.bind_address):
+    if is_loopback(endpoint.bind_address):
         if host.name != master and host.is_master:
             return ""  # its own Prometheus scrapes it
         if host.name != master:
             raise ValueError(f"{job.bind_variable} is {endpoint.bind_address}, so {scraper} cannot scrape it")
         address = endpoint.bind_address
-    elif host.name == master and (not address or _is_loopback(address)):
+    elif host.name == master and (not address or is_loopback(address)):
         address = "127.0.0.1"
     elif not address:
         raise ValueError(
             "has no address: set ansible_host or gpufleet_address"
             " (its short name may be an alias that only SSH on the controller knows)"
         )
-    elif _is_loopback(address):
+    elif is_loopback(address):
         raise ValueError(
             f"its address is {address}, where {scraper} would find itself:"
             f" set gpufleet_address to one at which {scraper} reaches it"
@@ -426,12 +426,12 @@ def _suggest_variable(name: str, prefix: str, known: Iterable[str]) -> str:
 # are not repeated in there, names and addresses excepted: any variable may turn out to hold a secret.
 
 
-def _plain(value: t.Any) -> t.Any:
+def plain(value: t.Any) -> t.Any:
     """Return `value` with all that is lazy in it evaluated, which raises what is wrong with it."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if not isinstance(value, (str, int, float, type(None))):
         str(value)  # Jinja's undefined values raise when they are used, not when they are made
     return value
@@ -445,7 +445,7 @@ def _as_job_name(value: object) -> str:
 
 def _as_names(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise ValueError(f"must be a list, not {_kind(value)}")
+        raise ValueError(f"must be a list, not {kind_of(value)}")
     if not all(isinstance(name, str) for name in value):
         raise ValueError("must be a list of strings")
     return tuple(str(name) for name in value)
@@ -469,13 +469,13 @@ def _as_port(value: object) -> int:
 
 def _as_boolean(value: object) -> bool:
     if not isinstance(value, bool):
-        raise ValueError(f"must be true or false, not {_kind(value)}")
+        raise ValueError(f"must be true or false, not {kind_of(value)}")
     return value
 
 
 def _as_dictionary(value: object) -> dict[str, t.Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"must be a dictionary, not {_kind(value)}")
+        raise ValueError(f"must be a dictionary, not {kind_of(value)}")
     return value
 
 
@@ -490,7 +490,7 @@ def _as_string_like(pattern: str, meaning: str) -> Callable[[object], str]:
 
 def _as_address(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"must be an address, not {_kind(value)}")
+        raise ValueError(f"must be an address, not {kind_of(value)}")
     address = _unbracketed(value)
     try:
         return str(ipaddress.ip_address(address))  # one spelling for each, so that duplicates are found
@@ -506,7 +506,7 @@ def _as_bind_address(value: object) -> str:
 
 def _as_label_name(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"has {_kind(value)} as a label's name; quote it if it is meant as text")
+        raise ValueError(f"has {kind_of(value)} as a label's name; quote it if it is meant as text")
     if value in _RESERVED_LABELS:
         raise ValueError(f"has label {value}, which Prometheus and this collection set themselves")
     if not _LABEL_NAME.fullmatch(value):
@@ -519,7 +519,7 @@ def _as_label_name(value: object) -> str:
 
 def _as_label_value(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise ValueError(f"must be a string or a number, not {_kind(value)}; quote it if it is meant as text")
+        raise ValueError(f"must be a string or a number, not {kind_of(value)}; quote it if it is meant as text")
     return str(value)
 
 
@@ -538,7 +538,7 @@ _JOB_KEYS: dict[str, Callable[[object], t.Any]] = {
 }
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
     """Return what YAML's users call the type of `value`."""
     kinds = (
         (bool, "a boolean"),
@@ -555,7 +555,7 @@ def _kind(value: object) -> str:
 # -- small things --------------------------------------------------------------------------------
 
 
-def _members(groups: Groups, names: Iterable[str]) -> dict[str, None]:
+def members_of(groups: Groups, names: Iterable[str]) -> dict[str, None]:
     """Return the hosts of some groups, each once, in the order of the groups and of the hosts in them."""
     return dict.fromkeys(str(host) for name in names for host in groups.get(name, ()))
 
@@ -576,14 +576,16 @@ def _unbracketed(address: str) -> str:
     return address[1:-1] if address.startswith("[") and address.endswith("]") else address
 
 
-def _is_loopback(address: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """Say whether an address, or a name, is a host's way to itself."""
     try:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:
         return address.split(".")[0] == "localhost"
 
 
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence about a name that is none; empty where nothing resembles it."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
     return f"; did you mean '{close[0]}'?" if close else ""
 
