@@ -7,14 +7,11 @@ from __future__ import annotations
 import typing as t
 from pathlib import Path
 
-from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ..module_utils import inventory
-
-# In a checkout as in an installed collection.
-ROLES = Path(__file__).parents[2] / "roles"
-JOBS = "prometheus_scrape_jobs"
+from ..plugin_utils.roles import ROLES, JobsError, scrape_jobs
 
 
 class ActionModule(ActionBase):
@@ -36,23 +33,13 @@ class ActionModule(ActionBase):
             report = inventory.check_inventory(
                 groups,
                 hostvars,
-                self._jobs(groups, hostvars) if jobs is None else jobs,
+                scrape_jobs(groups, hostvars, self._loader) if jobs is None else jobs,
                 {path.parents[1].name: self._read(path) for path in sorted(ROLES.glob("*/meta/argument_specs.yml"))},
                 ", ".join(variables.get("ansible_inventory_sources") or ()),
             )
-        except inventory.InventoryError as error:
+        except (inventory.InventoryError, JobsError) as error:
             raise AnsibleActionFail(str(error)) from None
         return {"changed": False, "hosts": report.hosts, "targets": report.targets, "warnings": report.warnings}
-
-    def _jobs(self, groups: inventory.Groups, hostvars: inventory.HostVars) -> t.Any:
-        """Return the table that the role prometheus will use."""
-        for master in groups.get(inventory.MASTERS, ())[:1]:
-            try:
-                if JOBS in hostvars[master]:
-                    return hostvars[master][JOBS]
-            except AnsibleError as error:
-                raise AnsibleActionFail(f"{master}: {JOBS} cannot be evaluated: {error}") from None
-        return self._read(ROLES / "prometheus" / "defaults" / "main.yml")[JOBS]
 
     def _read(self, path: Path) -> t.Any:
         return self._loader.load_from_file(str(path))

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 
 WORKERS = "gpu_workers"
 MASTERS = "monitoring_master"
+TLS = "gpufleet_tls"
 
 Groups = Mapping[str, Sequence[str]]
 HostVars = Mapping[str, Mapping[str, t.Any]]
@@ -76,6 +77,7 @@ class Job:
     port: int
     exporter: bool  # chosen by a host's gpufleet_exporters
     bind_address: str  # where the service listens by default; empty means everywhere
+    scheme: str = ""  # where the table says so; empty leaves it to the host
 
     @property
     def port_variable(self) -> str:
@@ -109,6 +111,7 @@ class Host:
     is_master: bool
     address: str  # gpufleet_address: where Prometheus reaches it, whatever else is said
     ansible_address: str  # where Ansible does
+    tls: bool  # whether its exporters speak TLS, and to holders of certificates alone
     labels: dict[str, str]
     endpoints: dict[str, Endpoint] = field(repr=False)  # by job
     variables: tuple[str, ...] = field(repr=False)  # the names of all of its variables
@@ -218,6 +221,7 @@ def _parse_job(number: int, row: object, groups: Groups, faults: Faults) -> Job 
         values["port"],
         values.get("exporter", False),
         values.get("bind_address", ""),
+        values.get("scheme", ""),
     )
 
 
@@ -252,7 +256,10 @@ def _read_host(reader: Reader, is_master: bool, jobs: Sequence[Job], exporters: 
         # What is unsound has been noted; to go on with it would only add faults that follow from it.
         if (not job.exporter or job.name in chosen) and None not in (address, ansible_address, port, bind_address):
             endpoints[job.name] = Endpoint(port, bind_address)
-    return Host(reader.name, is_master, address, ansible_address, reader.labels(), endpoints, tuple(reader.variables))
+    tls = bool(reader.get(TLS, _as_switch, False))
+    return Host(
+        reader.name, is_master, address, ansible_address, tls, reader.labels(), endpoints, tuple(reader.variables)
+    )
 
 
 class Reader:
@@ -323,12 +330,17 @@ def _find_job_targets(
         if job.name not in host.endpoints:
             continue
         try:
-            target = _target(host, job, master)
+            address = _address(host, job, master)
         except ValueError as error:
             faults.add(str(error), name)
             continue
-        if target:
+        if address:
+            port = host.endpoints[job.name].port
+            target = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
             found.setdefault(target, []).append(host)
+            scraper = hosts.get(master or "")
+            if speaks_tls(job, host) and scraper and not scraper.tls:
+                faults.add(f"{TLS} is true here, but not for {master}, which then has no certificate to show", name)
     for target, owners in found.items():
         if len(owners) > 1:
             faults.add(
@@ -337,14 +349,41 @@ def _find_job_targets(
                 *(host.name for host in owners),
             )
     return [
-        {"targets": [target], "labels": {"instance": host.name, **host.labels}}
+        {"targets": [target], "labels": {"instance": host.name, **_scheme(job, host), **host.labels}}
         for target, owners in found.items()
         for host in owners
     ]
 
 
-def _target(host: Host, job: Job, master: str | None) -> str:
-    """Return address:port at which `master` reaches `job` on `host`; empty if that is left to another master.
+def speaks_tls(job: Job, host: Host) -> bool:
+    """Say whether a job is scraped by TLS on a host: exporters are, unless the table says otherwise."""
+    return job.exporter and host.tls and not job.scheme
+
+
+def _scheme(job: Job, host: Host) -> dict[str, str]:
+    """Return the label by which Prometheus knows, host by host: a fleet need not change over all at once."""
+    return {"__scheme__": "https"} if speaks_tls(job, host) else {}
+
+
+def scraped_addresses(groups: Groups, hostvars: HostVars, jobs: object, host: str) -> list[str]:
+    """Return the addresses at which the masters scrape `host` by TLS, each once. Of all workers, it alone is read."""
+    unheard = Faults()  # whoever makes the targets says what is wrong
+    table = parse_jobs(jobs, groups, unheard)
+    own = {group: [host] for group, members in groups.items() if host in members}
+    found: dict[str, None] = {}
+    for described in read_hosts(own, hostvars, table, unheard).values():
+        for job in table:
+            if job.name in described.endpoints and speaks_tls(job, described):
+                for master in groups.get(MASTERS, ()):
+                    try:
+                        found[_address(described, job, master)] = None
+                    except ValueError as error:
+                        unheard.add(str(error), host)
+    return [address for address in found if address]
+
+
+def _address(host: Host, job: Job, master: str | None) -> str:
+    """Return the address at which `master` reaches `job` on `host`; empty if that is left to another master.
 
     Raises ValueError where it cannot.
     """
@@ -370,7 +409,7 @@ def _target(host: Host, job: Job, master: str | None) -> str:
             f"its address is {address}, where {scraper} would find itself:"
             f" set gpufleet_address to one at which {scraper} reaches it"
         )
-    return f"[{address}]:{endpoint.port}" if ":" in address else f"{address}:{endpoint.port}"
+    return address
 
 
 # -- groups and names ----------------------------------------------------------------------------
@@ -471,6 +510,14 @@ def _as_boolean(value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"must be true or false, not {kind_of(value)}")
     return value
+
+
+def _as_switch(value: object) -> bool:
+    # Extra variables from the command line, and what templates make before ansible-core 2.19, are strings.
+    words = {"true": True, "yes": True, "false": False, "no": False}
+    if isinstance(value, str) and value.lower() in words:
+        return words[value.lower()]
+    return _as_boolean(value)
 
 
 def _as_dictionary(value: object) -> dict[str, t.Any]:
