@@ -88,7 +88,9 @@ from ..module_utils.inventory import MASTERS, scraped_addresses
 from ..plugin_utils.fleet_ca import CaError, Certificate, FleetCa
 from ..plugin_utils.roles import JobsError, scrape_jobs
 
-HOST, AUTHORITIES, WEB_CONFIG = "host.pem", "ca.pem", "web.yml"
+HOST = "host.pem"
+AUTHORITIES = "ca.pem"
+WEB_CONFIG = "web.yml"
 
 METRIC = """\
 # HELP {name} When the certificate of this host's exporters ends, in seconds since 1970.

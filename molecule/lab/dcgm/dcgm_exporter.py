@@ -123,14 +123,14 @@ class Server(http.server.ThreadingHTTPServer):
 
     def finish_request(self, request, client_address):
         """Shake hands, in the connection's own thread."""
-        if self.web_config_file:
-            context, allowed = tls(self.web_config_file)
-            request = context.wrap_socket(request, server_side=True)
-            names = {value for _, value in (request.getpeercert() or {}).get("subjectAltName", ())}
-            if allowed and not names & allowed:
-                request.close()
-                return
-        super().finish_request(request, client_address)
+        if not self.web_config_file:
+            super().finish_request(request, client_address)
+            return
+        context, allowed = tls(self.web_config_file)
+        with context.wrap_socket(request, server_side=True) as connection:
+            names = {value for _, value in (connection.getpeercert() or {}).get("subjectAltName", ())}
+            if not allowed or names & allowed:
+                super().finish_request(connection, client_address)
 
     def handle_error(self, request, client_address):
         """Not a word, as the real one."""
@@ -183,7 +183,7 @@ def serve(arguments):
 
 
 def tls(path):
-    """Return the context of an exporter-toolkit's file, in YAML's plain lines or in JSON; paths are from its directory."""
+    """Return context and names of an exporter-toolkit's file, of YAML's plain lines or JSON; paths are from there."""
     text = Path(path).read_text()
     pairs = dict(line.strip().split(": ", 1) for line in text.splitlines() if ": " in line)
     if text.startswith("{"):
