@@ -62,7 +62,7 @@ rules: $(TOOLS) packages
 
 # The GPU exporter as a program, against simulated GPUs.
 exporter: $(TOOLS) packages
-	timeout 600 pytest tests/gpu_exporter
+	timeout 900 pytest tests/gpu_exporter
 
 # The pages that are written from code.
 docs: $(TOOLS)
