@@ -76,10 +76,10 @@ dashboards: $(TOOLS)
 lab: $(TOOLS) packages
 	timeout 300 pytest molecule/lab
 
-# Four at a time: a scenario waits for its hosts more than it works. What each one says is shown when it has ended.
+# Three at a time: a scenario waits for its hosts more than it works. What each one says is shown when it has ended.
 molecule: $(TOOLS) packages
 	@logs=$$(mktemp -d) && trap 'rm -rf "$$logs"' EXIT && export logs && \
-	printf '%s\n' $(SCENARIOS) | xargs -P 4 -I{} sh -c \
+	printf '%s\n' $(SCENARIOS) | xargs -P 3 -I{} sh -c \
 	  'molecule test -s {} >"$$logs/{}" 2>&1; status=$$?; cat "$$logs/{}"; exit $$status'
 
 # BENCH="--only workers --peer DIRECTORY", for example.
