@@ -165,6 +165,8 @@ _CHANGE = (
     "--allowerasing",
     "--setopt=install_weak_deps=False",
     "--setopt=clean_requirements_on_remove=False",
+    # Else the next change that succeeds removes what was downloaded before it, and with it the way back.
+    "--setopt=keepcache=True",
     # The first forbids other versions, also to us; the second offers again whatever was downloaded, without a key.
     "--disableplugin=versionlock,local",
 )
