@@ -13,7 +13,7 @@ from gpufleet_lab.playbook import run_playbook
 
 @pytest.fixture
 def run(inventory):
-    """Run the roles on a worker with other variables: run(dcgm_version="4.7.1"). What it changed is undone after the test."""
+    """Run the roles with other variables: run(dcgm_version="4.7.1"). What that changed is undone after the test."""
     changed = set()
 
     def play(*arguments, limit="gpu1", **variables):
