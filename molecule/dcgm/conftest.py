@@ -13,17 +13,19 @@ from gpufleet_lab.playbook import run_playbook
 
 @pytest.fixture
 def run(inventory):
-    """Run the roles on a worker with other variables: run(dcgm_version="4.7.1"). It is undone after the test."""
-    touched = set()
+    """Run the roles with other variables: run(dcgm_version="4.7.1"). What that changed is undone after the test."""
+    changed = set()
 
     def play(*arguments, limit="gpu1", **variables):
-        touched.add(limit)
         path = inventory(WORKERS, **workers_with(**variables))
-        return run_playbook("gpu_workers", "--limit", limit, *arguments, inventory=path)
+        done = run_playbook("gpu_workers", "--limit", limit, *arguments, inventory=path)
+        changed.update(host for host, counts in done.stats.items() if counts["changed"])
+        return done
 
     yield play
-    done = run_playbook("gpu_workers", "--limit", ",".join(touched), inventory=inventory(WORKERS, **VARIABLES))
-    assert done.rc == 0, done.messages()
+    if changed:
+        done = run_playbook("gpu_workers", "--limit", ",".join(changed), inventory=inventory(WORKERS, **VARIABLES))
+        assert done.rc == 0, done.messages()
 
 
 class Port:

@@ -218,6 +218,27 @@ def test_a_package_without_the_right_signature_is_refused(fetch_with):
         fetch_with(Dnf, Red(**{"--checksig": (1, said, "")}))
 
 
+@pytest.mark.parametrize(("code", "kept"), [(0, True), (1, False)])
+def test_a_package_to_go_back_to_has_to_be_signed_as_well(fetch_with, tmp_path, code, kept):
+    class Downloads(Red):
+        def __call__(self, words):
+            if "reinstall" in words:
+                (tmp_path / "scratch/former/demo").mkdir(parents=True)
+                (tmp_path / "scratch/former/demo/demo-1.0-1.x86_64.rpm").touch()
+            return super().__call__(words)
+
+    host = Downloads(**{"--checksig": [(0, "", ""), (code, "", "")]})
+    fetch_with(Dnf, host, before={"demo": Installed("1:1.0-1", False)})
+    assert (tmp_path / "scratch/former/demo").exists() == kept
+
+
+def test_a_key_that_is_none_is_refused(fetch_with):
+    with pytest.raises(
+        PackageError, match=r"key\.pub is no key that rpm takes: error: key 1 not an armored public key"
+    ):
+        fetch_with(Dnf, Red(**{"--import": (1, "", "error: key 1 not an armored public key.\n")}))
+
+
 def test_the_plugin_that_holds_packages_comes_with_the_first_of_them(fetch_with):
     host = Red(versionlock=(1, "", "No such command: versionlock"))
     fetch_with(Dnf, host)

@@ -46,7 +46,7 @@ class Dnf:
         """
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
-        key = fetch_key(want.repository, scratch)
+        signed = self._trust(want, scratch)
         options = self._source(want, scratch)
         versions = {name: self._choose(name, want, options) for name in changes.get}
         words = [*options, *(f"{name}-{version}" for name, version in versions.items())]
@@ -57,12 +57,14 @@ class Dnf:
         download = ("--downloadonly", f"--downloaddir={archives}")
         self._get("the packages could not be downloaded", "install", *_CHANGE, *download, *words)
         ours = [f"{name}-{version.partition(':')[2]}" for name, version in versions.items()]
-        self._verify([file for name in ours for file in archives.glob(f"{name}.*.rpm")], key, want, scratch)
+        self._verify([*signed, *(str(file) for name in ours for file in archives.glob(f"{name}.*.rpm"))], want)
         for name in [*changes.get, *changes.drop]:
             if name in before:
                 # Best effort: whoever installed a package by hand may have taken it from nowhere that is left.
-                former = ("--downloadonly", f"--downloaddir={scratch}/former/{name}")
-                self._dnf("reinstall", *_CHANGE, *options, *former, name)
+                former = scratch / "former" / name
+                self._dnf("reinstall", *_CHANGE, *options, "--downloadonly", f"--downloaddir={former}", name)
+                if self._run([*signed, *map(str, former.glob("*.rpm"))])[0] != 0:
+                    shutil.rmtree(former, ignore_errors=True)
         return versions
 
     def install(self, versions: t.Mapping[str, str], drop: t.Sequence[str], scratch: Path) -> None:
@@ -135,19 +137,26 @@ class Dnf:
                     f"{' '.join([*_DNF, verb, *words])}"
                 )
 
-    def _verify(self, files: t.Sequence[Path], key: Path, want: Packages, scratch: Path) -> None:
-        """Refuse packages that are not signed by this very key. Raises PackageError."""
+    def _trust(self, want: Packages, scratch: Path) -> list[str]:
+        """Return the command that says whether files are signed by the repository's key, and no other's."""
+        key = fetch_key(want.repository, scratch)
         keys = scratch / "keys"
         keys.mkdir()
-        strict = ("--define", "_pkgverify_level all")  # without a signature is as bad as with a wrong one
-        for words in (["--import", str(key)], [*strict, "--checksig", *map(str, files)]):
-            code, out, err = self._run(["env", "LC_ALL=C", "rpmkeys", "--dbpath", str(keys), *words])
-            if code != 0:
-                said = [line.rpartition("/")[2] for line in out.splitlines() if "NOT OK" in line] or [err]
-                raise PackageError(
-                    f"{want.repository.url} has packages without a signature by {want.repository.key_url}: "
-                    f"{'; '.join(said)}"
-                )
+        rpmkeys = ["env", "LC_ALL=C", "rpmkeys", "--dbpath", str(keys)]
+        code, out, err = self._run([*rpmkeys, "--import", str(key)])
+        if code != 0:
+            raise PackageError(f"{want.repository.key_url} is no key that rpm takes: {_reason(out, err)}")
+        return [*rpmkeys, "--define", "_pkgverify_level all", "--checksig"]  # no signature is a wrong one
+
+    def _verify(self, words: t.Sequence[str], want: Packages) -> None:
+        """Refuse packages that are not signed by this very key. Raises PackageError."""
+        code, out, err = self._run(list(words))
+        if code != 0:
+            said = [line.rpartition("/")[2] for line in out.splitlines() if "NOT OK" in line] or [err.strip()]
+            raise PackageError(
+                f"{want.repository.url} has packages without a signature by {want.repository.key_url}: "
+                f"{'; '.join(said)}"
+            )
 
     def _dnf(self, verb: str, *words: str) -> tuple[int, str, str]:
         return self._run([*_DNF, verb, "--quiet", "--assumeyes", *words])
@@ -165,6 +174,8 @@ _CHANGE = (
     "--allowerasing",
     "--setopt=install_weak_deps=False",
     "--setopt=clean_requirements_on_remove=False",
+    # Else the next change that succeeds removes what was downloaded before it, and with it the way back.
+    "--setopt=keepcache=True",
     # The first forbids other versions, also to us; the second offers again whatever was downloaded, without a key.
     "--disableplugin=versionlock,local",
 )
