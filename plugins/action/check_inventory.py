@@ -11,7 +11,17 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ..module_utils import inventory
-from ..plugin_utils.roles import ROLES, JobsError, scrape_jobs
+from ..plugin_utils import alerts
+from ..plugin_utils.roles import JOBS, ROLES, VariableError, of_master
+
+# What the role applies to the rules of alerts, by the name of plugin_utils/alerts.py.
+ALERTS = {
+    "thresholds": "prometheus_alert_thresholds",
+    "durations": "prometheus_alert_for",
+    "disabled": "prometheus_alerts_disabled",
+    "time_factor": "prometheus_alert_time_factor",
+    "runbook_url": "prometheus_alert_runbook_url",
+}
 
 
 class ActionModule(ActionBase):
@@ -30,14 +40,18 @@ class ActionModule(ActionBase):
         groups, hostvars = variables["groups"], variables["hostvars"]
         jobs = arguments["jobs"]
         try:
+            settings = {setting: of_master(groups, hostvars, name, self._loader) for setting, name in ALERTS.items()}
             report = inventory.check_inventory(
                 groups,
                 hostvars,
-                scrape_jobs(groups, hostvars, self._loader) if jobs is None else jobs,
+                of_master(groups, hostvars, JOBS, self._loader) if jobs is None else jobs,
                 {path.parents[1].name: self._read(path) for path in sorted(ROLES.glob("*/meta/argument_specs.yml"))},
                 ", ".join(variables.get("ansible_inventory_sources") or ()),
+                settings["thresholds"],
             )
-        except (inventory.InventoryError, JobsError) as error:
+            files = {path.name: path.read_text() for path in sorted(ROLES.glob("prometheus/files/alerts/*.yml"))}
+            alerts.render(files, alerts.Settings(hosts=report.thresholds, **settings))
+        except (inventory.InventoryError, alerts.AlertError, VariableError) as error:
             raise AnsibleActionFail(str(error)) from None
         return {"changed": False, "hosts": report.hosts, "targets": report.targets, "warnings": report.warnings}
 

@@ -86,7 +86,7 @@ from ansible.utils.display import Display
 
 from ..module_utils.inventory import MASTERS, scraped_addresses
 from ..plugin_utils.fleet_ca import CaError, Certificate, FleetCa
-from ..plugin_utils.roles import JobsError, scrape_jobs
+from ..plugin_utils.roles import JOBS, VariableError, of_master
 
 HOST = "host.pem"
 AUTHORITIES = "ca.pem"
@@ -110,10 +110,10 @@ class LookupModule(LookupBase):
         whole = "ansible_limit" not in known and list(known.get("ansible_run_tags", ["all"])) == ["all"]
         ca = FleetCa(self._directory(groups, hostvars), dry=bool(known.get("ansible_check_mode")))
         try:
-            jobs = scrape_jobs(groups, hostvars, self._loader)
+            jobs = of_master(groups, hostvars, JOBS, self._loader)
             addresses = scraped_addresses(groups, hostvars, jobs, terms[0])
             found, created = ca.certificate(terms[0], addresses, self.get_option("renew_days"), may_create=whole)
-        except (CaError, JobsError) as error:
+        except (CaError, VariableError) as error:
             raise AnsibleLookupError(str(error)) from error
         if created and not ca.dry:
             Display().warning(

@@ -16,16 +16,16 @@ ROLES = Path(__file__).parents[2] / "roles"
 JOBS = "prometheus_scrape_jobs"
 
 
-class JobsError(Exception):
-    """The table of scrape jobs cannot be had. The text is fit for a user."""
+class VariableError(Exception):
+    """A variable of the master cannot be had. The text is fit for a user."""
 
 
-def scrape_jobs(groups: inventory.Groups, hostvars: inventory.HostVars, loader: t.Any) -> t.Any:
-    """Return the table that the role prometheus will use: the first master's, or the role's default."""
+def of_master(groups: inventory.Groups, hostvars: inventory.HostVars, name: str, loader: t.Any) -> t.Any:
+    """Return a variable as the role prometheus will have it: the first master's, or the role's default."""
     for master in groups.get(inventory.MASTERS, ())[:1]:
         try:
-            if JOBS in hostvars[master]:
-                return hostvars[master][JOBS]
+            if name in hostvars[master]:
+                return hostvars[master][name]
         except AnsibleError as error:
-            raise JobsError(f"{master}: {JOBS} cannot be evaluated: {error}") from None
-    return loader.load_from_file(str(ROLES / "prometheus" / "defaults" / "main.yml"))[JOBS]
+            raise VariableError(f"{master}: {name} cannot be evaluated: {error}") from None
+    return loader.load_from_file(str(ROLES / "prometheus" / "defaults" / "main.yml"))[name]

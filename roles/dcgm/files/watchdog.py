@@ -33,7 +33,7 @@ def status(url: str, patience: float) -> int | None:
 
 def main() -> None:
     """Entry point."""
-    url, pause = sys.argv[1], int(sys.argv[2]) / 4
+    url, pause = sys.argv[1], max(int(sys.argv[2]), 4) / 4
     if "--certificate" in sys.argv:
         CONTEXT.load_cert_chain(sys.argv[sys.argv.index("--certificate") + 1])
     if "--once" in sys.argv:
