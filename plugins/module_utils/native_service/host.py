@@ -69,9 +69,9 @@ class ServiceHost:
         fresh = {name for name, version in journal.get("packages", {}).items() if version is None}
         own_packages = {*manifest.get("packages", []), *fresh}
         paths = [file.path for file in self.want.files] + list(placed) + [self.want.unit_path]
-        state = self._systemd.show(self.unit)
+        state = self._systemd.show(self.want.watched)
         if state.file.startswith("masked") and self.want.state != "absent":
-            raise ServiceError(f"{self.unit} is masked on this host: systemctl unmask {self.unit}")
+            raise ServiceError(f"{self.want.watched} is masked on this host: systemctl unmask {self.want.watched}")
         return Host(
             files={path: state for path in paths for state in [_file_state(Path(path))] if state},
             directories=frozenset(path for path in self.want.tree if Path(path).is_dir()),
@@ -201,7 +201,7 @@ class ServiceHost:
             self._install_packages(plan, versions)
             self._place(plan)
             self._order(plan)
-            reason = healths.wait(self.health, self._systemd, self.unit, self._run) if self._must_run(plan) else None
+            reason = self._wait(self.health) if self._must_run(plan) else None
         except (OSError, SystemdError, KeyError, pkgs.PackageError, ServiceError) as error:
             reason = str(error)
         if reason:
@@ -211,6 +211,12 @@ class ServiceHost:
 
     def _must_run(self, plan: Plan) -> bool:
         return plan.action in ("start", "restart", "reload")
+
+    def _wait(self, health: healths.Health | None) -> str | None:
+        """Return None when the service is well, else the reason in words. A job without a check is well: it succeeded."""
+        if self.want.timer and health is None:
+            return None
+        return healths.wait(health, self._systemd, self.want.watched, self._run)
 
     def _begin(self, plan: Plan, have: Host) -> None:
         """Write down the state to go back to. After a run that was cut, that is still the one before it."""
@@ -273,20 +279,28 @@ class ServiceHost:
         if plan.daemon_reload:
             self._systemd.daemon_reload()
         if plan.enable is not None:
-            self._systemd.enable(self.unit, plan.enable)
+            self._systemd.enable(self.want.watched, plan.enable)
         if plan.action:
-            self._systemd.order(plan.action, self.unit)
+            self._command(plan.action)
+
+    def _command(self, verb: str) -> None:
+        """Start, restart, reload or stop the service. A job runs at once, and has to succeed before its timer counts."""
+        if self.want.timer and verb == "stop":
+            self._systemd.order("stop", self.want.watched)
+        self._systemd.order("restart" if self.want.timer and verb != "stop" else verb, self.unit)
+        if self.want.timer and verb != "stop":
+            self._systemd.order("restart", self.want.watched)
 
     def _go_back(self, reason: str, journal: t.Sequence[str]) -> t.NoReturn:
         """Put back what was there before, see it run again, and raise ServiceError."""
         known = _read_json(self._journal_file)
         problem = None
         try:
-            now = self._systemd.show(self.unit)
+            now = self._systemd.show(self.want.watched)
             if not known["active"] and now.active != "inactive":
-                self._systemd.order("stop", self.unit)
+                self._command("stop")
             if not known["enabled"] and now.file == "enabled":
-                self._systemd.enable(self.unit, False)
+                self._systemd.enable(self.want.watched, False)
             if known["packages"]:
                 manager = pkgs.manager(self._run)
                 manager.go_back(known["packages"], self._scratch)
@@ -297,8 +311,8 @@ class ServiceHost:
             self._systemd.daemon_reload()
             self._systemd.reset_failed(self.unit)
             if known["active"]:
-                self._systemd.order("restart", self.unit)
-                problem = healths.wait(self._former_health(), self._systemd, self.unit, self._run)
+                self._command("restart")
+                problem = self._wait(self._former_health())
         except (OSError, SystemdError, KeyError, pkgs.PackageError) as error:
             problem = str(error)
         if problem:

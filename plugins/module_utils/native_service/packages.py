@@ -1,10 +1,10 @@
 # Copyright: the gpufleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Programs that come as packages from a repository of their vendor, by the host's own package manager.
+"""Programs that come as packages, by the host's own package manager: from the distribution, or from their vendor.
 
-The repository is asked only while something is to be installed, and never becomes one of the host's own sources: the
-vendor's other packages (a GPU driver, of all things) must not arrive with somebody's next upgrade, and a source that
-the host's owner adds later must not clash with ours.
+A vendor's repository is asked only while something is to be installed, and never becomes one of the host's own sources:
+the vendor's other packages (a GPU driver, of all things) must not arrive with somebody's next upgrade, and a source
+that the host's owner adds later must not clash with ours.
 """
 
 from __future__ import annotations
@@ -34,12 +34,16 @@ class Repository(t.NamedTuple):
 
 
 class Packages(t.NamedTuple):
-    """Packages as they are to be. An empty version is any that is there, else the newest."""
+    """Packages as they are to be. An empty version is any that is there, else the newest.
+
+    Without a repository they come from the host's own sources. ``hold`` keeps them from other people's upgrades.
+    """
 
     names: tuple[str, ...]
     version: str
     replaces: tuple[str, ...]
-    repository: Repository
+    repository: Repository | None
+    hold: bool = True
 
 
 class Installed(t.NamedTuple):
@@ -70,13 +74,6 @@ def matches(version: str, wanted: str) -> bool:
 
 def from_params(params: t.Mapping[str, t.Any]) -> Packages:
     """Return what the ``packages`` option describes. Raises PackageError."""
-    repository = params["repository"]
-    for name in ("url", "key_url"):
-        if not re.match(r"https?://[^\s\[\]]+$", repository[name]):
-            raise PackageError(f"packages.repository.{name} is no http(s) URL: {repository[name]!r}")
-    sha256 = repository.get("key_sha256")
-    if sha256 and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
-        raise PackageError(f"packages.repository.key_sha256 is not a SHA-256 in hexadecimal: {sha256!r}")
     for name in [*params["names"], *params["replaces"]]:
         if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9.+_-]*[a-zA-Z0-9+]", name):
             raise PackageError(f"packages.names: {name!r} is no name of a package")
@@ -84,8 +81,19 @@ def from_params(params: t.Mapping[str, t.Any]) -> Packages:
         tuple(params["names"]),
         params["version"] or "",
         tuple(params["replaces"]),
-        Repository(repository["url"].rstrip("/") + "/", repository["key_url"], sha256 and sha256.lower()),
+        _repository(params["repository"]) if params.get("repository") else None,
+        params.get("hold", True),
     )
+
+
+def _repository(params: t.Mapping[str, t.Any]) -> Repository:
+    for name in ("url", "key_url"):
+        if not re.match(r"https?://[^\s\[\]]+$", params[name]):
+            raise PackageError(f"packages.repository.{name} is no http(s) URL: {params[name]!r}")
+    sha256 = params.get("key_sha256")
+    if sha256 and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+        raise PackageError(f"packages.repository.key_sha256 is not a SHA-256 in hexadecimal: {sha256!r}")
+    return Repository(params["url"].rstrip("/") + "/", params["key_url"], sha256 and sha256.lower())
 
 
 def manager(run: Run) -> Apt:
@@ -123,7 +131,7 @@ class Apt:
         shutil.rmtree(scratch, ignore_errors=True)
         archives = scratch / "archives"
         (archives / "partial").mkdir(parents=True)
-        options = self._source(want.repository, scratch)
+        options = self._source(want.repository, scratch) if want.repository else self._own_sources()
         versions = {name: self._choose(name, want, options) for name in changes.get}
         install = _install(versions, changes.drop, [*options, *_option(f"Dir::Cache::archives={archives}/")])
         self._refuse_side_effects([*install, "--simulate"], {*changes.get, *changes.drop})
@@ -141,7 +149,8 @@ class Apt:
         """Install what was fetched. Raises PackageError."""
         self._run(_quiet("dpkg", "--configure", "-a"))  # finishes what a run before this one had to leave
         archives = _option(f"Dir::Cache::archives={scratch}/archives/")
-        options = [*_sources(scratch), *archives, "--no-download"]
+        vendor = _sources(scratch) if (scratch / "vendor.list").exists() else []
+        options = [*vendor, *archives, "--no-download"]
         self._get(_install(versions, drop, options), "the packages could not be installed")
 
     def go_back(self, before: t.Mapping[str, str | None], scratch: Path) -> None:
@@ -168,6 +177,11 @@ class Apt:
         """Keep packages from being upgraded by whoever upgrades the host, or no longer."""
         if names:
             self._get(["apt-mark", "hold" if wanted else "unhold", *names], "the packages could not be held")
+
+    def _own_sources(self) -> list[str]:
+        """Read what the host's own sources have. One of them that is ill does not matter, if another has the packages."""
+        self._run(_apt("update"))
+        return []
 
     def _source(self, repository: Repository, scratch: Path) -> list[str]:
         """Read the repository's index, and return the options that let apt see it beside the host's own sources."""
@@ -202,13 +216,23 @@ class Apt:
 
     def _choose(self, name: str, want: Packages, options: t.Sequence[str]) -> str:
         """Return the newest version that is wanted. Raises PackageError."""
+        if not want.repository and not want.version:
+            return self._candidate(name)
         lines = self._run(["apt-cache", *options, "madison", name])[1].splitlines()  # the newest first
         found = [fields[1] for fields in ([word.strip() for word in line.split("|")] for line in lines)]
         for version in found:
             if matches(version, want.version):
                 return version
         has = f"it has {', '.join(dict.fromkeys(found))}" if found else "it has none of that name"
-        raise PackageError(f"{want.repository.url} has no {name} {want.version}".rstrip() + f": {has}")
+        whose = want.repository.url if want.repository else "the host's list of sources"
+        raise PackageError(f"{whose} has no {name} {want.version}".rstrip() + f": {has}")
+
+    def _candidate(self, name: str) -> str:
+        """Return the version that the host's owner would get, whose preferences count. Raises PackageError."""
+        found = re.search(r"^ *Candidate: (\S+)", self._run(_quiet("apt-cache", "policy", name))[1], re.MULTILINE)
+        if found is None or found[1] == "(none)":
+            raise PackageError(f"apt knows no package {name} on this host: look with apt-get update && apt policy {name}")
+        return found[1]
 
     def _refuse_side_effects(self, words: t.Sequence[str], ours: t.Container[str]) -> None:
         """What else is on the host stays as it is: jobs run on it. Libraries that are missing may come."""
