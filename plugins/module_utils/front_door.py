@@ -175,9 +175,7 @@ def _user_faults(users: t.Mapping[str, t.Any]) -> list[str]:
         if not re.fullmatch(r"[^:\s#]+", str(user)):
             faults.append(f"nginx_users has the name {user!r}: no space, : or # can be in it")
         if not _HASH.fullmatch(str(digest)):
-            faults.append(
-                f"nginx_users, {user}: this is no hash that is good enough. Make one by: openssl passwd -6   (or htpasswd -nB)"
-            )
+            faults.append(f"nginx_users, {user}: this is no hash that is good enough. Make one by: openssl passwd -6")
     return faults
 
 

@@ -112,7 +112,9 @@ options:
       hold:
         description:
           - Whether they are held, so that nobody's upgrade of the host restarts the service.
-          - V(false) leaves security updates to the host's owner, as for any other package of the distribution.
+          - V(false) leaves security updates to the host's owner, as for any other package of the distribution. With
+            O(state=absent), such packages stay where other packages need them; and a unit of a package that was there
+            before (the first one of O(packages.names)) goes on without its drop-in.
         type: bool
         default: true
       repository:
@@ -472,8 +474,9 @@ def _service(module: AnsibleModule) -> Service:
     name, state = params["name"], params["state"]
     unit_path = f"/etc/systemd/system/{name}.service{'.d/gpufleet.conf' if params['drop_in'] else ''}"
     timed = bool(params["timer"])
+    wanted = packages.from_params(params["packages"]) if params["packages"] else None
     if state == "absent":
-        return Service(name, state, unit_path, purge=params["purge"], timer=timed)
+        return Service(name, state, unit_path, purge=params["purge"], timer=timed, packages=wanted)
     if timed and (params["drop_in"] or (params["health"] or {}).get("url")):
         raise ValueError("a timer goes with a unit of our own, and a health command: a job serves no URL")
     if not params["command"] and not params["drop_in"]:
@@ -496,7 +499,7 @@ def _service(module: AnsibleModule) -> Service:
         release=params["release"] and releases.from_params(params["release"], releases.architecture()),
         can_reload=bool(service.get("ExecReload")),
         user=name if params["static_user"] else None,
-        packages=params["packages"] and packages.from_params(params["packages"]),
+        packages=wanted,
         timer=timed,
     )
 

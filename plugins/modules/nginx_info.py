@@ -98,7 +98,7 @@ def is_default(run: Run, site: Path) -> bool:
             return True
     except OSError:
         return False
-    # Each line is a path and the MD5 with which dpkg tells whether its owner changed a configuration file (dpkg-query(1)).
+    # Lines of path and MD5, by which dpkg tells whether a configuration file was changed (dpkg-query(1)).
     shipped = run(["dpkg-query", "--show", "--showformat=${Conffiles}\\n", "nginx-common"])[1]
     known = dict(line.split()[:2] for line in shipped.splitlines() if len(line.split()) >= 2)
     path = str(site.resolve())

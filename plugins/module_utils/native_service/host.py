@@ -213,7 +213,7 @@ class ServiceHost:
         return plan.action in ("start", "restart", "reload")
 
     def _wait(self, health: healths.Health | None) -> str | None:
-        """Return None when the service is well, else the reason in words. A job without a check is well: it succeeded."""
+        """Return None when the service is well, else the reason in words. A job that succeeded is well."""
         if self.want.timer and health is None:
             return None
         return healths.wait(health, self._systemd, self.want.watched, self._run)
@@ -245,7 +245,7 @@ class ServiceHost:
             manager.install(versions, plan.packages.drop, self._scratch)
             self.check_files(plan)
         elif manager and plan.packages.drop:
-            manager.remove(plan.packages.drop)
+            manager.remove(plan.packages.drop, self.want.packages)
         if manager:
             manager.hold(plan.packages.hold, True)
 
@@ -284,7 +284,7 @@ class ServiceHost:
             self._command(plan.action)
 
     def _command(self, verb: str) -> None:
-        """Start, restart, reload or stop the service. A job runs at once, and has to succeed before its timer counts."""
+        """Start, restart, reload or stop the service. A job runs now, and its timer counts once it has succeeded."""
         if self.want.timer and verb == "stop":
             self._systemd.order("stop", self.want.watched)
         self._systemd.order("restart" if self.want.timer and verb != "stop" else verb, self.unit)
@@ -370,11 +370,12 @@ class ServiceHost:
 
     def remove(self, plan: Plan, have: Host) -> None:
         """Carry a removal out; repeating one that was cut is safe, since the manifest goes last."""
-        self._order(plan._replace(daemon_reload=False))
+        goes_on = plan.action == "restart"
+        self._order(plan._replace(daemon_reload=False, action=None if goes_on else plan.action))
         if have.held:
             pkgs.manager(self._run).hold(sorted(have.held & have.packages.keys()), False)
         if plan.packages.drop:
-            pkgs.manager(self._run).remove(plan.packages.drop)
+            pkgs.manager(self._run).remove(plan.packages.drop, self.want.packages)
         for path in plan.remove:
             Path(path).unlink(missing_ok=True)
         manifest, journal = _read_json(self._manifest_file), _read_json(self._journal_file)
@@ -382,6 +383,8 @@ class ServiceHost:
         if plan.daemon_reload:
             self._systemd.daemon_reload()
             self._systemd.reset_failed(self.unit)
+        if goes_on:
+            self._command("restart")
         if plan.remove_user:
             self._systemd.remove_user(plan.remove_user)
         if plan.forget:

@@ -167,11 +167,21 @@ class Apt:
         if words:
             self._get(_apt("install", *_CHANGE, *words), "the packages from before could not be put back")
 
-    def remove(self, names: t.Sequence[str]) -> None:
+    def remove(self, names: t.Sequence[str], want: Packages | None = None) -> None:
         """Remove packages with their configuration, and nothing that needs them. Raises PackageError."""
+        if want and not want.hold:
+            # The distribution's: by now, others of its packages may need them.
+            names = [name for name in names if not self._needed(name, names)]
+        if not names:
+            return
         words = _apt("purge", *names)
         self._refuse_side_effects([*words, "--simulate"], set(names))
         self._get([*words, "--yes", "--allow-change-held-packages"], "the packages could not be removed")
+
+    def _needed(self, name: str, others: t.Sequence[str]) -> bool:
+        """Whether a package is needed by one that is not among ``others``."""
+        out = self._run([*_apt("purge", name), "--simulate"])[1]
+        return not set(re.findall(r"^(?:Remv|Purg) (\S+)", out, re.MULTILINE)) <= {*others}
 
     def hold(self, names: t.Sequence[str], wanted: bool) -> None:
         """Keep packages from being upgraded by whoever upgrades the host, or no longer."""
@@ -179,7 +189,7 @@ class Apt:
             self._get(["apt-mark", "hold" if wanted else "unhold", *names], "the packages could not be held")
 
     def _own_sources(self) -> list[str]:
-        """Read what the host's own sources have. One of them that is ill does not matter, if another has the packages."""
+        """Read what the host's own sources have. One that is ill does not matter, if another has the packages."""
         self._run(_apt("update"))
         return []
 
@@ -231,7 +241,7 @@ class Apt:
         """Return the version that the host's owner would get, whose preferences count. Raises PackageError."""
         found = re.search(r"^ *Candidate: (\S+)", self._run(_quiet("apt-cache", "policy", name))[1], re.MULTILINE)
         if found is None or found[1] == "(none)":
-            raise PackageError(f"apt knows no package {name} on this host: look with apt-get update && apt policy {name}")
+            raise PackageError(f"apt knows no package {name} on this host: look with apt-get update, apt policy {name}")
         return found[1]
 
     def _refuse_side_effects(self, words: t.Sequence[str], ours: t.Container[str]) -> None:

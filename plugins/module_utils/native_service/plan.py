@@ -57,6 +57,11 @@ class Service(t.NamedTuple):
         return f"{self.name}.{'timer' if self.timer else 'service'}"
 
     @property
+    def shared(self) -> bool:
+        """Whether unit and packages are the distribution's, for everybody on the host."""
+        return self.unit_path.endswith(".d/gpufleet.conf") and self.packages is not None and not self.packages.hold
+
+    @property
     def unit_paths(self) -> tuple[str, ...]:
         """The files that systemd reads."""
         return (self.unit_path, *([f"/etc/systemd/system/{self.watched}"] if self.timer else []))
@@ -186,12 +191,14 @@ def _removal(want: Service, have: Host) -> Plan:
     purge = have.data if want.purge else ()
     if not have.managed:
         return Plan(forget=have.leftovers, purge=purge)
+    # A program of the distribution that was there before us goes on as it was before us: others use it.
+    stays = want.shared and not have.own_packages.intersection(want.packages.names[:1] if want.packages else ())
     return Plan(
         remove=tuple(have.placed),
         remove_user=have.own_user if have.own_user in have.users else None,
         daemon_reload=True,
-        enable=False if have.enabled else None,
-        action="stop" if have.active else None,
+        enable=False if have.enabled and not stays else None,
+        action=("restart" if stays else "stop") if have.active else None,
         forget=True,
         purge=purge,
         packages=pkgs.Changes(drop=tuple(sorted(have.own_packages & have.packages.keys()))),

@@ -1,9 +1,9 @@
 """The front door's certificate: gets it, renews it, hands it to nginx, and says when it ends.
 
-    certificate.py                 bring the certificate to what config.json beside this file says; a timer does it hourly
-    certificate.py --renew         get a new one now, whether it is time or not
-    certificate.py --check         only say whether config.json, and the files that an operator gave, make sense
-    certificate.py --status        whether what is served is as described; 0 where it is
+    certificate.py             bring the certificate to what config.json beside this file says; a timer does it hourly
+    certificate.py --renew     get a new one now, whether it is time or not
+    certificate.py --check     only say whether config.json, and the files that an operator gave, make sense
+    certificate.py --status    whether there is a certificate as described, and in time
 
 /var/lib/gpufleet-certificate/current         link to the certificate that is served: fullchain.pem, privkey.pem
 /var/lib/gpufleet-certificate/issued/NUMBER/  each one, complete, with what it was asked for in origin.json
@@ -213,16 +213,17 @@ class SelfSigned(Mode):
         self._ca.mkdir(mode=0o755, exist_ok=True)
         permitted = self._permitted() if need == "renew" else set(_constraints(self.names))
         if need == "make":
-            write(self._ca / "ca.key.new", openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"), 0o600)
+            key = openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
+            write(self._ca / "ca.key.new", key, 0o600)
             write(self._ca / "name", f"gpufleet CA of {_plain(self.names[0])} {secrets.token_hex(3)}", 0o644)
-        key = self._ca / ("ca.key.new" if need == "make" else "ca.key")
+        key_file = self._ca / ("ca.key.new" if need == "make" else "ca.key")
         with tempfile.TemporaryDirectory(dir=self.state) as scratch:
             request = Path(scratch) / "request"
             extensions = _CA.format(constraints=_name_constraints(permitted))
             request.write_text(_REQUEST.format(name=(self._ca / "name").read_text(), extensions=extensions))
-            pem = openssl("req", "-new", "-x509", "-key", str(key), "-config", str(request), "-sha256",
+            pem = openssl("req", "-new", "-x509", "-key", str(key_file), "-config", str(request), "-sha256",
                           "-days", str(self.CA_DAYS), "-set_serial", _serial())  # fmt: skip
-        key.replace(self._ca / "ca.key")
+        key_file.replace(self._ca / "ca.key")
         write(self._ca / "names.json", json.dumps(sorted(permitted)), 0o644)
         write(self._ca / "ca.pem", pem, 0o644)
         say(f"the CA is {'new' if need == 'make' else 'renewed'}: browsers have to be given {self._ca}/ca.pem")
@@ -257,7 +258,7 @@ subjectAltName = {names}
 
 def _constraints(names: t.Iterable[str]) -> list[str]:
     """What a CA has to be permitted, to sign for these names."""
-    return [f"IP:{name}" if is_address(name) else f"DNS:{name[2:] if name.startswith('*.') else name}" for name in names]
+    return [f"IP:{name}" if is_address(name) else f"DNS:{re.sub('^[*][.]', '', name)}" for name in names]
 
 
 def _name_constraints(permitted: t.Iterable[str]) -> str:
@@ -296,8 +297,8 @@ class LetsEncrypt(Mode):
         for name in self.names:
             if is_address(name) or "." not in name:
                 raise CertificateError(
-                    f"certificate_names has {name!r}, which is no full DNS name, as certificate_mode: letsencrypt needs: "
-                    "set gpufleet_server_names to the names that people use, such as [monitoring.example.org]"
+                    f"certificate_names has {name!r}, and certificate_mode: letsencrypt needs full DNS names: "
+                    "set gpufleet_server_names to those that people use, such as [monitoring.example.org]"
                 )
             if name.startswith("*.") and not self.config["acme_dns"]:
                 raise CertificateError(
@@ -323,7 +324,7 @@ class LetsEncrypt(Mode):
 
 def _reason(text: str) -> str:
     """What of certbot's words says why: the server's details, else its last lines."""
-    ignored = ("Saving debug log", "Ask for help", "See the logfile", "Some challenges have failed", "Requesting a cert")
+    ignored = ("Saving debug", "Ask for help", "See the logfile", "Some challenges have failed", "Requesting a cert")
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith(ignored) and not set(line) <= {"-", " "}]
     details = [line for line in lines if re.match(r"(Detail|Hint|Type|Domain|Identifier):", line)]
@@ -407,8 +408,8 @@ def _check_chain(chain: list[Certificate], trusted: Path | None) -> None:
     for lower, upper in zip(chain, chain[1:]):
         if lower.issuer != upper.subject:
             raise CertificateError(
-                f"certificate_provided_chain_file is out of order: after {lower.subject} comes {upper.subject}, and not "
-                f"{lower.issuer}, who signed it"
+                f"certificate_provided_chain_file is out of order: after {lower.subject} comes {upper.subject}, "
+                f"and not {lower.issuer}, who signed it"
             )
     last = chain[-1]
     with tempfile.TemporaryDirectory() as scratch:
@@ -423,9 +424,9 @@ def _check_chain(chain: list[Certificate], trusted: Path | None) -> None:
         except CertificateError as error:
             reason = re.sub(r"\S*/(leaf|rest): ?", "", str(error))
             raise CertificateError(
-                f"certificate_provided_chain_file does not verify ({reason}): it has to hold the server's certificate and "
-                f"all intermediate ones. It ends with {last.subject}, signed by {last.issuer}. A CA that this host does "
-                "not know goes into certificate_provided_ca_file"
+                f"certificate_provided_chain_file does not verify ({reason}): it has to hold the server's certificate "
+                f"and all intermediate ones. It ends with {last.subject}, signed by {last.issuer}. A CA that this host "
+                "does not know goes into certificate_provided_ca_file"
             ) from None
 
 
@@ -505,9 +506,9 @@ class Server:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         try:
-            with socket.create_connection((self.address, self.port), timeout=5) as plain:
-                with context.wrap_socket(plain) as connection:
-                    return hashlib.sha256(connection.getpeercert(binary_form=True) or b"").hexdigest()
+            plain = socket.create_connection((self.address, self.port), timeout=5)
+            with plain, context.wrap_socket(plain) as connection:
+                return hashlib.sha256(connection.getpeercert(binary_form=True) or b"").hexdigest()
         except OSError:
             return ""
 
@@ -558,7 +559,7 @@ def _tell(server: Server | None, wanted: Issued) -> None:
 _METRICS = """\
 # HELP gpufleet_certificate_not_after_timestamp_seconds When a certificate ends; of a chain, the part that ends first.
 # TYPE gpufleet_certificate_not_after_timestamp_seconds gauge
-{ends}# HELP gpufleet_certificate_job_success Whether the last look at the certificate, and its renewal if due, succeeded.
+{ends}# HELP gpufleet_certificate_job_success Whether the last look at it, and a renewal where that was due, succeeded.
 # TYPE gpufleet_certificate_job_success gauge
 gpufleet_certificate_job_success{{mode="{mode}"}} {success}
 """
@@ -659,7 +660,7 @@ def status(config: dict[str, t.Any]) -> None:
     if current is None:
         raise CertificateError("there is no certificate yet, but nginx' placeholder")
     if mode.due(current, time.time()):
-        raise CertificateError(f"the certificate, which ends on {day(current.leaf.not_after)}, should have been renewed")
+        raise CertificateError(f"a new certificate is due; this one ends on {day(current.leaf.not_after)}")
 
 
 def main() -> int:
