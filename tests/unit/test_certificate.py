@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from gpufleet_lab.authority import Authority
 
 PROGRAM = Path(__file__).resolve().parents[2] / "roles/certificate/files/certificate.py"
 NAMES = ["monitoring.example.org", "10.0.0.5"]
@@ -71,42 +72,24 @@ def bring(program, state):
     return run
 
 
-class Authority:
-    """A CA of somebody else's, made by openssl, with an intermediate one."""
+class Chain:
+    """What an operator gets from somebody else's CA, which has an intermediate one: texts, as files hold them."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.root = self._make("root", None, "basicConstraints=critical,CA:TRUE")
-        self.intermediate = self._make("intermediate", "root", "basicConstraints=critical,CA:TRUE")
+        self._root = Authority(directory, "root")
+        self._intermediate = Authority(directory, "intermediate", self._root)
+        self.root, self.intermediate = (ca.certificate.read_text() for ca in (self._root, self._intermediate))
 
-    def leaf(self, name="leaf", names="DNS:monitoring.example.org,IP:10.0.0.5", days=30, signer="intermediate"):
-        return self._make(name, signer, f"subjectAltName={names}", days)
+    def leaf(self, name="leaf", names="DNS:monitoring.example.org,IP:10.0.0.5", days=30):
+        return self._intermediate.issue(name, f"subjectAltName={names}", days).read_text()
 
     def key(self, name="leaf"):
-        return (self.directory / f"{name}.key").read_text()
-
-    def _make(self, name, signer, extension, days=30):
-        file = self.directory / name
-        (self.directory / "extensions").write_text(extension + "\n")
-        key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", f"{file}.key"]
-        self._openssl("req", "-new", *key, "-subj", f"/CN={name} of a test", "-out", f"{file}.csr")
-        signed_by = (
-            ["-CA", f"{self.directory}/{signer}.pem", "-CAkey", f"{self.directory}/{signer}.key", "-CAcreateserial"]
-            if signer
-            else ["-signkey", f"{file}.key"]
-        )
-        words = ["-in", f"{file}.csr", "-days", str(days), "-extfile", f"{self.directory}/extensions"]
-        self._openssl("x509", "-req", *words, *signed_by, "-out", f"{file}.pem")
-        return Path(f"{file}.pem").read_text()
-
-    @staticmethod
-    def _openssl(*words):
-        subprocess.run(["openssl", *words], check=True, capture_output=True)
+        return self._root.key(name).read_text()
 
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("authority"))
+    return Chain(tmp_path_factory.mktemp("authority"))
 
 
 def trusts(ca: Path, chain: Path, key: Path, name: str) -> bool:
@@ -139,16 +122,15 @@ def test_who_has_the_ca_trusts_the_server_under_each_of_its_names_and_no_other(c
 
 
 @pytest.mark.parametrize("names", [NAMES, ["master1"], ["10.0.0.5"], ["fd00::5", "*.example.org"]])
-def test_the_ca_is_worth_nothing_for_names_that_are_not_ours(configure, bring, state, authority, names):
+def test_the_ca_is_worth_nothing_for_names_that_are_not_ours(configure, bring, state, names):
     """Its key lies on a host that faces the internet."""
     bring(configure(names=names))
-    ca = state / "ca"
-    for number, stolen in enumerate(["DNS:www.bank.test", "IP:192.0.2.1", "IP:2001:db8::1"]):
-        (authority.directory / "stolen.pem").write_bytes((ca / "ca.pem").read_bytes())
-        (authority.directory / "stolen.key").write_bytes((ca / "ca.key").read_bytes())
-        authority.leaf(f"forged{number}", stolen, signer="stolen")
-        forged = authority.directory / f"forged{number}"
-        assert not trusts(ca / "ca.pem", f"{forged}.pem", f"{forged}.key", stolen.partition(":")[2])
+    stolen = Authority(state / "stolen")
+    for kind, own in (("pem", "crt"), ("key", "key")):
+        (state / f"stolen/ca.{own}").write_bytes((state / f"ca/ca.{kind}").read_bytes())
+    for number, name in enumerate(["DNS:www.bank.test", "IP:192.0.2.1", "IP:2001:db8::1"]):
+        forged = stolen.issue(f"forged{number}", f"subjectAltName={name}")
+        assert not trusts(state / "ca/ca.pem", forged, stolen.key(f"forged{number}"), name.partition(":")[2])
 
 
 def test_keys_are_roots_alone(configure, bring, state):
@@ -217,9 +199,12 @@ def test_good_files_are_served_and_others_replace_them(configure, bring, authori
         assert (bring(config).directory / "fullchain.pem").read_text() == chain
 
 
-def test_a_certificate_that_signs_itself_is_the_operators_word_for_it(configure, bring, authority):
-    chain = authority._make("own", None, "subjectAltName=DNS:monitoring.example.org,IP:10.0.0.5")
-    config = configure(mode="provided", files={"provided.pem": chain, "provided.key": authority.key("own")})
+def test_a_root_that_is_in_the_file_is_the_operators_word_for_it(configure, bring, authority):
+    files = {
+        "provided.pem": authority.leaf() + authority.intermediate + authority.root,
+        "provided.key": authority.key(),
+    }
+    config = configure(mode="provided", files=files)
     assert bring(config).leaf.covers(NAMES[0])
 
 

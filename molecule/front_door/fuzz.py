@@ -1,0 +1,49 @@
+"""Requests that nobody sends by mistake: the same ones for the same seed."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+
+PARTS = r"""
+.. . %2e%2e %2E. ..%2f %2f %5c %00 ; %252e%252e %c0%ae ? # closed CLOSED inner prometheus stripped dead api - etc passwd
+nginx gpufleet users
+"""
+METHODS = "GET HEAD POST PUT DELETE OPTIONS TRACE CONNECT PROPFIND get G@T"
+HEADERS = """\
+X-Original-URL: /closed/
+X-Rewrite-URL: /closed/
+X-Forwarded-Prefix: /closed
+X-Forwarded-For: 192.0.2.1
+Transfer-Encoding: x
+Content-Length: -1
+Content-Length: 99999999999999999999
+Host: other.test
+Range: bytes=0-,1-,2-
+Expect: 100-continue
+Connection: Upgrade, HTTP2-Settings
+ folded
+No colon"""
+VERSIONS = ["HTTP/1.1"] * 6 + ["HTTP/1.0", "HTTP/9.9", ""]
+
+# The stand-in says for which service it was asked; files and Prometheus have words of their own.
+LEAKS = re.compile(
+    rb'"X-Forwarded-Prefix": "/(closed|inner|prometheus)"'
+    rb"|root:x:|\$6\$|ssl_certificate|auth_basic_user_file|BEGIN [A-Z ]*PRIVATE"
+    rb"|prometheus_build|Prometheus Server is|127\.0\.0\.1:\d"
+)
+
+
+def requests(name: str, seed: int, count: int) -> Iterator[bytes]:
+    """Yield requests to a server of this name."""
+    chance = random.Random(seed)
+    parts, methods = ["", *PARTS.split()], [*METHODS.split(), "X" * 300]
+    headers = [*HEADERS.splitlines(), f"X: {'a' * 9000}", f"Cookie: {'a' * 40000}"]
+    headers.append("Content-Length: 5\r\nTransfer-Encoding: chunked")
+    for _ in range(count):
+        path = "/" + "/".join(chance.choices(parts, k=chance.randint(1, 6)))
+        targets = [path] * 3 + [f"https://{name}{path}", f"//other.test{path}", path[1:], "*"]
+        line = f"{chance.choice(methods)} {chance.choice(targets)} {chance.choice(VERSIONS)}"
+        some = [f"Host: {name}", "Connection: close", *chance.sample(headers, chance.randint(0, 2))]
+        yield "\r\n".join([line, *some, "", ""]).encode()

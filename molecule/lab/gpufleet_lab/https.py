@@ -1,0 +1,130 @@
+"""An HTTPS client that says to whom it spoke, and many of them at once that count what they lost."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back, and the SHA-256 of the certificate that the server showed."""
+
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    text: str
+    fingerprint: str
+
+
+@dataclass
+class Client:
+    """A client of one server, by a name that no DNS needs to know. Each request is a connection of its own."""
+
+    address: str
+    name: str
+    port: int = 443
+    ca: Path | None = None  # whom it trusts; None is everybody
+    certificate: Path | None = None  # its own, with the key in the same file
+
+    def get(self, path: str, **headers: str) -> Answer:
+        """Ask for a path; of a header's name, _ stands for -."""
+        return self.request("GET", path, {name.replace("_", "-"): value for name, value in headers.items()})
+
+    def request(self, method: str, path: str, headers: Mapping[str, str] | None = None, body: str = "") -> Answer:
+        """Send one request, redirects are not followed. Raises OSError."""
+        connection = http.client.HTTPConnection(self.name, timeout=10)
+        with self.connect() as secure:
+            connection.sock = secure
+            try:
+                connection.request(method, path, body.encode() or None, {**(headers or {}), "Connection": "close"})
+                answer = connection.getresponse()
+                text = answer.read().decode(errors="replace")
+            except http.client.HTTPException as error:
+                raise OSError(f"{method} {path}: {type(error).__name__} {error}") from error
+            found = {name.lower(): value for name, value in answer.getheaders()}
+            return Answer(answer.status, found, text, fingerprint(secure))
+
+    def raw(self, data: bytes) -> bytes:
+        """Send bytes and return all that comes back until the server closes, or is silent for two seconds."""
+        received = b""
+        with self.connect() as secure:
+            secure.settimeout(2)
+            try:
+                secure.sendall(data)
+                while part := secure.recv(65536):
+                    received += part
+            except OSError:
+                pass
+        return received
+
+    def connect(self) -> ssl.SSLSocket:
+        """Open a connection. Raises OSError."""
+        plain = socket.create_connection((self.address, self.port), timeout=10)
+        try:
+            return self._context().wrap_socket(plain, server_hostname=self.name)
+        except OSError:
+            plain.close()
+            raise
+
+    def _context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
+        if self.ca is None:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if self.certificate:
+            context.load_cert_chain(self.certificate)
+        return context
+
+
+def fingerprint(connection: ssl.SSLSocket) -> str:
+    """Return the SHA-256 of the other side's certificate."""
+    return hashlib.sha256(connection.getpeercert(binary_form=True) or b"").hexdigest()
+
+
+@dataclass
+class Load:
+    """What clients that ask again and again have seen."""
+
+    answered: int = 0
+    lost: list[str] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    certificates: dict[str, int] = field(default_factory=dict)  # fingerprint -> answers, in order of appearance
+
+
+@contextmanager
+def load(client: Client, path: str, clients: int = 4) -> Iterator[Load]:
+    """Have some clients ask for a path, a new connection each time, for the length of a with block."""
+    seen, lock, over = Load(), threading.Lock(), threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            begun, answer, problem = time.monotonic(), None, ""
+            try:
+                answer = client.get(path)
+                problem = "" if answer.status == 200 else f"{answer.status} {answer.text[:80]}"
+            except OSError as error:
+                problem = f"{type(error).__name__}: {error}"
+            with lock:
+                if problem or answer is None:
+                    seen.lost.append(problem)
+                    continue
+                seen.answered += 1
+                seen.seconds.append(time.monotonic() - begun)
+                seen.certificates[answer.fingerprint] = seen.certificates.get(answer.fingerprint, 0) + 1
+
+    threads = [threading.Thread(target=ask, daemon=True) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(30)
