@@ -9,7 +9,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,17 +40,15 @@ class Client:
 
     def request(self, method: str, path: str, headers: Mapping[str, str] | None = None, body: str = "") -> Answer:
         """Send one request, redirects are not followed. Raises OSError."""
+        with closing(self.open()) as connection:
+            return exchange(connection, method, path, {**(headers or {}), "Connection": "close"}, body)
+
+    def open(self) -> http.client.HTTPConnection:
+        """Open a connection for several requests. Raises OSError."""
         connection = http.client.HTTPConnection(self.name, timeout=10)
-        with self.connect() as secure:
-            connection.sock = secure
-            try:
-                connection.request(method, path, body.encode() or None, {**(headers or {}), "Connection": "close"})
-                answer = connection.getresponse()
-                text = answer.read().decode(errors="replace")
-            except http.client.HTTPException as error:
-                raise OSError(f"{method} {path}: {type(error).__name__} {error}") from error
-            found = {name.lower(): value for name, value in answer.getheaders()}
-            return Answer(answer.status, found, text, fingerprint(secure))
+        connection.sock = self.connect()
+        connection.auto_open = 0  # it is opened once, by TLS
+        return connection
 
     def raw(self, data: bytes) -> bytes:
         """Send bytes and return all that comes back until the server closes, or is silent for two seconds."""
@@ -83,9 +81,21 @@ class Client:
         return context
 
 
-def fingerprint(connection: ssl.SSLSocket) -> str:
-    """Return the SHA-256 of the other side's certificate."""
-    return hashlib.sha256(connection.getpeercert(binary_form=True) or b"").hexdigest()
+def exchange(
+    connection: http.client.HTTPConnection, method: str, path: str, headers: Mapping[str, str], body: str = ""
+) -> Answer:
+    """Send one request over a connection of `Client.open`. Raises OSError."""
+    secure = connection.sock
+    assert isinstance(secure, ssl.SSLSocket)
+    try:
+        connection.request(method, path, body.encode() or None, dict(headers))
+        answer = connection.getresponse()
+        text = answer.read().decode(errors="replace")
+    except http.client.HTTPException as error:
+        raise OSError(f"{method} {path}: {type(error).__name__} {error}") from error
+    found = {name.lower(): value for name, value in answer.getheaders()}
+    certificate = secure.getpeercert(binary_form=True) or b""
+    return Answer(answer.status, found, text, hashlib.sha256(certificate).hexdigest())
 
 
 @dataclass
@@ -97,29 +107,43 @@ class Load:
     seconds: list[float] = field(default_factory=list)
     certificates: dict[str, int] = field(default_factory=dict)  # fingerprint -> answers, in order of appearance
 
+    def add(self, answer: Answer, seconds: float) -> None:
+        """Count an answer."""
+        if answer.status != 200:
+            self.lost.append(f"{answer.status} {answer.text[:80]}")
+            return
+        self.answered += 1
+        self.seconds.append(seconds)
+        self.certificates[answer.fingerprint] = self.certificates.get(answer.fingerprint, 0) + 1
+
 
 @contextmanager
-def load(client: Client, path: str, clients: int = 4) -> Iterator[Load]:
-    """Have some clients ask for a path, a new connection each time, for the length of a with block."""
+def load(client: Client, path: str, clients: int = 4, reuse: bool = False) -> Iterator[Load]:
+    """Have some clients ask for a path again and again for the length of a with block.
+
+    Each request is a connection of its own; with `reuse`, a client keeps its connection until the server ends it.
+    """
     seen, lock, over = Load(), threading.Lock(), threading.Event()
 
-    def ask() -> None:
-        while not over.is_set():
-            begun, answer, problem = time.monotonic(), None, ""
-            try:
-                answer = client.get(path)
-                problem = "" if answer.status == 200 else f"{answer.status} {answer.text[:80]}"
-            except OSError as error:
-                problem = f"{type(error).__name__}: {error}"
-            with lock:
-                if problem or answer is None:
-                    seen.lost.append(problem)
-                    continue
-                seen.answered += 1
-                seen.seconds.append(time.monotonic() - begun)
-                seen.certificates[answer.fingerprint] = seen.certificates.get(answer.fingerprint, 0) + 1
+    def ask_until_lost() -> None:
+        with closing(client.open()) as connection:
+            while not over.is_set():
+                begun = time.monotonic()
+                answer = exchange(connection, "GET", path, {} if reuse else {"Connection": "close"})
+                with lock:
+                    seen.add(answer, time.monotonic() - begun)
+                if answer.headers.get("connection") == "close":
+                    return
 
-    threads = [threading.Thread(target=ask, daemon=True) for _ in range(clients)]
+    def work() -> None:
+        while not over.is_set():
+            try:
+                ask_until_lost()
+            except OSError as error:
+                with lock:
+                    seen.lost.append(f"{type(error).__name__}: {error}")
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(clients)]
     for thread in threads:
         thread.start()
     try:
