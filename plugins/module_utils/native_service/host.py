@@ -106,6 +106,8 @@ class ServiceHost:
 
     def probe(self) -> str | None:
         """Look at the running service once. Return None when it is well, else the reason in words."""
+        if self.want.timer and self._systemd.show(self.unit).active == "failed":
+            return f"it failed when its timer started it: journalctl --unit {self.unit}"
         return healths.probe(self.health, self.unit, self._run) if self.health else None
 
     # -- do -----------------------------------------------------------------------------------
