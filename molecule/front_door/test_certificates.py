@@ -182,6 +182,12 @@ def test_files_that_do_not_fit_are_refused_before_anything_changes(door, run, sh
 # -- DNS, and accounts that are given out -------------------------------------------------------
 
 
+def test_an_account_that_is_not_bound_is_refused_where_it_has_to_be(run, letsencrypt):
+    done = run(**letsencrypt("pebble-eab"), tags="certificate")
+    assert done.rc != 0
+    assert "xternal" in done.messages()
+
+
 def test_a_dns_challenge_and_an_account_by_external_binding(door, run, sh, letsencrypt, acme, as_it_was):
     """A name with a star can only be shown to be ours by DNS: by certbot's plugin, in a real DNS server."""
     (key_id, key), credentials = (
@@ -210,12 +216,6 @@ def test_a_dns_challenge_and_an_account_by_external_binding(door, run, sh, letse
                                   " | openssl x509 -noout -ext subjectAltName")  # fmt: skip
     secret = sh("master1", "stat -c %a:%U /etc/gpufleet-certificate/dns.ini /etc/gpufleet-certificate/certbot.ini")
     assert secret.split() == ["600:root", "600:root"]
-
-
-def test_an_account_that_is_not_bound_is_refused_where_it_has_to_be(run, letsencrypt):
-    done = run(**letsencrypt("pebble-eab"), tags="certificate")
-    assert done.rc != 0
-    assert "xternal" in done.messages()
 
 
 def test_what_was_renewed_while_nginx_was_down_is_served_when_it_is_up(door, sh):

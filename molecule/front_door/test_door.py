@@ -7,6 +7,7 @@ import json
 import re
 import ssl
 import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
 
 import fuzz
 import pytest
@@ -234,10 +235,16 @@ def test_what_asks_nobody_is_not_let_out(door, run, sh, row, words):
     assert sh("master1", "cd /etc/nginx && find . -type f | xargs sha256sum; " + SETTLED) == before
 
 
+@pytest.fixture
+def site(sh):
+    """The file of a site of somebody else's."""
+    yield "/etc/nginx/sites-enabled/mine"
+    sh("master1", "rm -f /etc/nginx/sites-enabled/mine; systemctl reload nginx")
+
+
 def test_other_peoples_sites_are_served_on_and_one_that_is_broken_stops_the_run_not_nginx(
-    lab, door, run, sh, as_it_was
+    lab, door, run, sh, as_it_was, site
 ):
-    site = "/etc/nginx/sites-enabled/mine"
     sh("master1", f"echo 'server {{ listen 8081; return 200 mine; }}' >{site} && systemctl reload nginx")
     assert run(nginx_client_max_body_size="17m", tags="nginx").rc == 0
     connection = http.client.HTTPConnection(lab.hosts["master1"].address, 8081, timeout=5)
@@ -252,7 +259,6 @@ def test_other_peoples_sites_are_served_on_and_one_that_is_broken_stops_the_run_
         "master1", "systemctl reload nginx 2>&1", check=False
     )  # by whomever: it is not told to read that
     assert door.get("/").status == 200
-    sh("master1", f"rm {site}")
 
 
 def test_a_port_that_somebody_has_is_said_and_nginx_goes_on_as_it_was(door, run, sh):
@@ -272,7 +278,9 @@ def test_a_port_that_somebody_has_is_said_and_nginx_goes_on_as_it_was(door, run,
 def test_no_path_method_or_header_opens_what_is_closed(door, sh):
     """Each request is answered, or its connection closed; nothing internal comes back."""
     before = sh("master1", "cat /run/nginx.pid")
-    answers = {request: door.raw(request) for request in fuzz.requests(NAME, 20261124, 400)}
+    requests = list(fuzz.requests(NAME, 20261124, 400))
+    with ThreadPoolExecutor(16) as pool:
+        answers = dict(zip(requests, pool.map(door.raw, requests)))
     assert [request for request, answer in answers.items() if fuzz.LEAKS.search(answer)] == []
     assert sum(answer.startswith(b"HTTP/1.1 ") for answer in answers.values()) > 300
     assert sh("master1", "cat /run/nginx.pid") == before
@@ -324,7 +332,7 @@ def test_a_scanner_finds_mozillas_intermediate_settings_and_nothing_else(lab, sh
     assert suites == {f"ECDHE-ECDSA-{name}" for name in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")}
     assert [one.get("vulnerable") for one in found.iter("heartbleed")].count("1") == 0
     assert [one.get("supported") for one in found.iter("compression")] == ["0"]
-    assert [one.get("secure") for one in found.iter("renegotiation")] == ["1"]
+    assert [one.get("supported") for one in found.iter("renegotiation")] == ["0"]
     groups = {one.get("name") for one in found.iter("group")}
     assert groups <= {"X25519MLKEM768", "x25519", "secp256r1 (NIST P-256)", "secp384r1 (NIST P-384)"}
 

@@ -51,10 +51,10 @@ class Client:
         return connection
 
     def raw(self, data: bytes) -> bytes:
-        """Send bytes and return all that comes back until the server closes, or is silent for two seconds."""
+        """Send bytes and return all that comes back until the server closes, or is silent for a second."""
         received = b""
         with self.connect() as secure:
-            secure.settimeout(2)
+            secure.settimeout(1)
             try:
                 secure.sendall(data)
                 while part := secure.recv(65536):
@@ -87,6 +87,7 @@ def exchange(
     """Send one request over a connection of `Client.open`. Raises OSError."""
     secure = connection.sock
     assert isinstance(secure, ssl.SSLSocket)
+    certificate = secure.getpeercert(binary_form=True) or b""  # the answer may end the connection
     try:
         connection.request(method, path, body.encode() or None, dict(headers))
         answer = connection.getresponse()
@@ -94,7 +95,6 @@ def exchange(
     except http.client.HTTPException as error:
         raise OSError(f"{method} {path}: {type(error).__name__} {error}") from error
     found = {name.lower(): value for name, value in answer.getheaders()}
-    certificate = secure.getpeercert(binary_form=True) or b""
     return Answer(answer.status, found, text, hashlib.sha256(certificate).hexdigest())
 
 
