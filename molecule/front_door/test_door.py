@@ -255,9 +255,8 @@ def test_other_peoples_sites_are_served_on_and_one_that_is_broken_stops_the_run_
     assert done.rc != 0
     assert "serverr" in done.messages()
     assert "the old one stays" in done.messages()
-    assert "failed" in sh(
-        "master1", "systemctl reload nginx 2>&1", check=False
-    )  # by whomever: it is not told to read that
+    # Whoever reloads it, nginx is not told to read that.
+    assert "failed" in sh("master1", "systemctl reload nginx 2>&1", check=False)
     assert door.get("/").status == 200
 
 
