@@ -7,7 +7,7 @@ from ansible_collections.gpufleet.monitoring.plugins.module_utils.front_door imp
 
 NAMES = ["monitoring.example.org", "10.0.0.5"]
 KNOWN = {
-    "grafana": {"upstream": "http://127.0.0.1:3000", "auth": "own", "strip_path": False, "login_paths": ["/login"]},
+    "grafana": {"upstream": "http://127.0.0.1:3000", "auth": "own", "login_paths": ["/login"]},
     "prometheus": {"upstream": "http://127.0.0.1:9090", "guarded": True},
 }
 SHA512 = "$6$oehTesI4tZqOV.3c$" + "a" * 86
@@ -31,7 +31,7 @@ def test_a_known_service_needs_a_place_alone():
     assert service["upstream"] == "http://127.0.0.1:3000"
     assert service["auth"] == "own"
     assert service["login_paths"] == ["/grafana/login"]
-    assert not service["strip_path"]
+    assert service["strip_path"]
 
 
 def test_a_row_says_more_than_what_is_known():
