@@ -25,7 +25,7 @@ Expect: 100-continue
 Connection: Upgrade, HTTP2-Settings
  folded
 No colon"""
-VERSIONS = ["HTTP/1.1"] * 6 + ["HTTP/1.0", "HTTP/9.9", ""]
+VERSIONS = ["HTTP/1.1"] * 20 + ["HTTP/1.0", "HTTP/9.9", ""]
 
 # The stand-in says for which service it was asked; files and Prometheus have words of their own.
 LEAKS = re.compile(
@@ -42,8 +42,13 @@ def requests(name: str, seed: int, count: int) -> Iterator[bytes]:
     headers = [*HEADERS.splitlines(), f"X: {'a' * 9000}", f"Cookie: {'a' * 40000}"]
     headers.append("Content-Length: 5\r\nTransfer-Encoding: chunked")
     for _ in range(count):
-        path = "/" + "/".join(chance.choices(parts, k=chance.randint(1, 6)))
-        targets = [path] * 3 + [f"https://{name}{path}", f"//other.test{path}", path[1:], "*"]
-        line = f"{chance.choice(methods)} {chance.choice(targets)} {chance.choice(VERSIONS)}"
-        some = [f"Host: {name}", "Connection: close", *chance.sample(headers, chance.randint(0, 2))]
+        words = chance.choices(parts, k=chance.randint(1, 6))
+        # More than one way up would leave the server's root, which is refused whatever comes after.
+        path = "/" + "/".join([*chance.choices(["stripped", "x", "api"], k=3), *words])
+        targets = [path] * 8 + [f"https://{name}{path}", f"//other.test{path}", path[1:], "*"]
+        # One thing at a time, mostly, or all that comes back is 400.
+        method = chance.choice(["GET", "GET", "POST", chance.choice(methods)])
+        version = chance.choice(VERSIONS)
+        line = f"{method} {chance.choice(targets)} {version}"
+        some = [f"Host: {name}", "Connection: close", *chance.sample(headers, chance.choice([0, 0, 1, 2]))]
         yield "\r\n".join([line, *some, "", ""]).encode()

@@ -88,12 +88,12 @@ def main() -> None:
         for name, (past, through) in zip(("kept", "new, with TLS"), json.loads(ssh("python3 -", LATENCY))):
             row(name, f"{past:.2f}", f"{through:.2f}", f"{through - past:.2f}")
         print()
-        table("during", "connections", "requests", "lost")
+        table("during", "connections", "requests", "asked again", "lost")
         client = Client(found["hosts"]["master1"]["address"], NAME)
         for name, command in (("reloads", "systemctl reload nginx"), ("renewals", RENEW)):
             for kind, reuse in (("new", False), ("kept", True)):
                 seen = disturbed(client, command, arguments.times, reuse)
-                row(f"{arguments.times} {name}", kind, f"{seen.answered:,}", len(seen.lost))
+                row(f"{arguments.times} {name}", kind, f"{seen.answered:,}", seen.asked_again, len(seen.lost))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import itertools
 import socket
 import ssl
 import threading
@@ -73,8 +74,11 @@ class Client:
             raise
 
     def _context(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
-        if self.ca is None:
+        # Not the default context, which reads all of the machine's CAs for each connection.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if self.ca:
+            context.load_verify_locations(self.ca)
+        else:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         if self.certificate:
             context.load_cert_chain(self.certificate)
@@ -84,7 +88,7 @@ class Client:
 def exchange(
     connection: http.client.HTTPConnection, method: str, path: str, headers: Mapping[str, str], body: str = ""
 ) -> Answer:
-    """Send one request over a connection of `Client.open`. Raises OSError."""
+    """Send one request over a connection of `Client.open`. Raises OSError, ConnectionError if the server ended it."""
     secure = connection.sock
     assert isinstance(secure, ssl.SSLSocket)
     certificate = secure.getpeercert(binary_form=True) or b""  # the answer may end the connection
@@ -92,6 +96,8 @@ def exchange(
         connection.request(method, path, body.encode() or None, dict(headers))
         answer = connection.getresponse()
         text = answer.read().decode(errors="replace")
+    except ConnectionError:  # http.client's own RemoteDisconnected is one, too
+        raise
     except http.client.HTTPException as error:
         raise OSError(f"{method} {path}: {type(error).__name__} {error}") from error
     found = {name.lower(): value for name, value in answer.getheaders()}
@@ -103,6 +109,7 @@ class Load:
     """What clients that ask again and again have seen."""
 
     answered: int = 0
+    asked_again: int = 0
     lost: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     certificates: dict[str, int] = field(default_factory=dict)  # fingerprint -> answers, in order of appearance
@@ -121,15 +128,25 @@ class Load:
 def load(client: Client, path: str, clients: int = 4, reuse: bool = False) -> Iterator[Load]:
     """Have some clients ask for a path again and again for the length of a with block.
 
-    Each request is a connection of its own; with `reuse`, a client keeps its connection until the server ends it.
+    Each request is a connection of its own; with `reuse`, a client keeps its connection until the server ends it. What
+    it asked in that very moment, it asks again, as browsers do (RFC 9112, 9.3.1).
     """
     seen, lock, over = Load(), threading.Lock(), threading.Event()
 
     def ask_until_lost() -> None:
         with closing(client.open()) as connection:
-            while not over.is_set():
+            for number in itertools.count():
+                if over.is_set():
+                    return
                 begun = time.monotonic()
-                answer = exchange(connection, "GET", path, {} if reuse else {"Connection": "close"})
+                try:
+                    answer = exchange(connection, "GET", path, {} if reuse else {"Connection": "close"})
+                except ConnectionError:
+                    if number == 0:  # no connection that was kept
+                        raise
+                    with lock:
+                        seen.asked_again += 1
+                    return
                 with lock:
                     seen.add(answer, time.monotonic() - begun)
                 if answer.headers.get("connection") == "close":
