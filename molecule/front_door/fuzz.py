@@ -10,6 +10,12 @@ PARTS = r"""
 .. . %2e%2e %2E. ..%2f %2f %5c %00 ; %252e%252e %c0%ae ? # closed CLOSED inner prometheus stripped dead api - etc passwd
 nginx gpufleet users
 """
+# Ways to /closed/ that a proxy and a service might read differently.
+DETOURS = r"""
+/closed/ /closed /x/../closed/ /./closed/ //closed/ /%63losed/ /CLOSED/ /closed;/ /closed%2f /closed%00/ /closed/..;/
+/stripped/..%2fclosed/ /stripped/%2e%2e/closed/ /stripped/..;/closed/ /stripped/..\closed/ /stripped/..%5cclosed/
+/stripped//closed/ /stripped/../closed/x /api/..%252fclosed/ /closed%20/ /closed/%2e%2e/%2e%2e/closed/ /closed?/../x
+"""
 METHODS = "GET HEAD POST PUT DELETE OPTIONS TRACE CONNECT PROPFIND get G@T"
 HEADERS = """\
 X-Original-URL: /closed/
@@ -36,15 +42,17 @@ LEAKS = re.compile(
 
 
 def requests(name: str, seed: int, count: int) -> Iterator[bytes]:
-    """Yield requests to a server of this name."""
+    """Yield requests to a server of this name: the known detours, and so many others."""
     chance = random.Random(seed)
     parts, methods = ["", *PARTS.split()], [*METHODS.split(), "X" * 300]
     headers = [*HEADERS.splitlines(), f"X: {'a' * 9000}", f"Cookie: {'a' * 40000}"]
     headers.append("Content-Length: 5\r\nTransfer-Encoding: chunked")
+    for path in DETOURS.split():
+        yield f"GET {path} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode()
     for _ in range(count):
         words = chance.choices(parts, k=chance.randint(1, 6))
-        # More than one way up would leave the server's root, which is refused whatever comes after.
-        path = "/" + "/".join([*chance.choices(["stripped", "x", "api"], k=3), *words])
+        # Ways up need something to come from: what leaves the server's root is refused, whatever comes after.
+        path = "/" + "/".join([*chance.choices(["stripped", "x", "api"], k=chance.randint(0, 3)), *words])
         targets = [path] * 8 + [f"https://{name}{path}", f"//other.test{path}", path[1:], "*"]
         # One thing at a time, mostly, or all that comes back is 400.
         method = chance.choice(["GET", "GET", "POST", chance.choice(methods)])
