@@ -1,7 +1,7 @@
-# make demo   a monitored fleet of lab hosts on this machine
+# make demo   a monitored fleet of lab hosts on this machine; GRAFANA_ARCHIVE=/path/of/its/archive for the real Grafana
 # make test   lint, unit tests, the rules' tests, the lab's own, the exporter's, and all Molecule scenarios
 # make lint, make unit, make rules, make lab, make exporter, make molecule, make sanity, make bench,
-# make docs, make shell, make clean
+# make docs, make dashboards, make shell, make clean
 #
 # demo, test and bench boot systemd machines, so they need root on Debian 12 or 13; they install what they need.
 .DEFAULT_GOAL := help
@@ -11,7 +11,7 @@ export GPUFLEET_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/gpufleet
 VENV := $(GPUFLEET_CACHE)/venv-$(shell sha256sum requirements-dev.txt | cut -c1-12)
 TOOLS := $(VENV)/.installed
 PACKAGES := python3-venv openssh-client git systemd-container mmdebstrap nftables iproute2 xz-utils zstd \
-            debian-archive-keyring gcc libc6-dev gpg gpgconf gpg-agent
+            debian-archive-keyring gcc libc6-dev gpg gpgconf gpg-agent rpm createrepo-c
 SCENARIOS := $(notdir $(patsubst %/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
 SANITY_SKIPS := no-assert replace-urlopen pylint
 COLLECTION := ansible_collections.gpufleet.monitoring
@@ -19,7 +19,7 @@ COLLECTION := ansible_collections.gpufleet.monitoring
 export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help demo test lint sanity unit rules lab exporter molecule bench docs shell clean distclean packages
+.PHONY: help demo test lint sanity unit rules lab exporter molecule bench docs dashboards shell clean distclean packages
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,7 @@ lint: $(TOOLS)
 	ruff format --check .
 	MYPYPATH=.collections mypy -p $(COLLECTION).plugins
 	cd files && mypy --config-file ../pyproject.toml -p gpufleet
+	mypy -p dashboards
 	cd molecule/lab && mypy --config-file ../../pyproject.toml -p gpufleet_lab
 
 # Ansible's own tests, on what operators get. Not a part of lint: each of them installs tools of its own from the
@@ -54,26 +55,31 @@ sanity: $(TOOLS)
 unit: $(TOOLS)
 	pytest tests/unit
 
-# The recording rules, by promtool, and whether somebody serves every metric that they read.
+# The rules and the dashboards' queries, by promtool and Prometheus, whether somebody serves every metric that they read,
+# and what Alertmanager makes of alerts.
 rules: $(TOOLS) packages
-	timeout 300 pytest tests/rules
+	timeout 600 pytest tests/rules tests/alertmanager
 
 # The GPU exporter as a program, against simulated GPUs.
 exporter: $(TOOLS) packages
-	timeout 600 pytest tests/gpu_exporter
+	timeout 900 pytest tests/gpu_exporter
 
 # The pages that are written from code.
 docs: $(TOOLS)
 	for page in docs/*.py; do python3 $$page > $${page%.py}.md || exit 1; done
 
+# The dashboards that the role grafana provisions.
+dashboards: $(TOOLS)
+	python3 -m dashboards
+
 # The lab's own tests.
 lab: $(TOOLS) packages
 	timeout 300 pytest molecule/lab
 
-# Two at a time: a scenario waits for its hosts more than it works. What each one says is shown when it has ended.
+# Three at a time: a scenario waits for its hosts more than it works. What each one says is shown when it has ended.
 molecule: $(TOOLS) packages
 	@logs=$$(mktemp -d) && trap 'rm -rf "$$logs"' EXIT && export logs && \
-	printf '%s\n' $(SCENARIOS) | xargs -P 2 -I{} sh -c \
+	printf '%s\n' $(SCENARIOS) | xargs -P 3 -I{} sh -c \
 	  'molecule test -s {} >"$$logs/{}" 2>&1; status=$$?; cat "$$logs/{}"; exit $$status'
 
 # BENCH="--only workers --peer DIRECTORY", for example.

@@ -20,7 +20,8 @@ HEAD = """\
 
 Written by `docs/metrics.py` from the GPU exporter's own table (`files/gpufleet/gpu_exporter/metrics.py`) and the
 recording rules (`roles/prometheus/files/rules`). The exporter comes first, by collector; what alerts and dashboards
-use, whoever reports it, is at the end: [one schema](#one-schema-gpu) and [slots and users](#slots-and-users-ds01).
+use, whoever reports it, is at the end: [one schema](#one-schema-gpu), [slots and users](#slots-and-users-ds01) and
+[hosts, sites and users](#hosts-sites-and-users-host-site-user).
 
 - A value that could not be read is absent. It is never 0, and never another sensor's.
 - An empty label is left out.
@@ -59,6 +60,17 @@ Made of the schema and of the GPU exporter's `ds01_*`. Names that DS01 has are D
 memory are in per cent, of MIG instances as well. Rows without `user` keep the labels that the inventory gives to the
 host, except those of the whole fleet. `slot_uuid` is the UUID of the slot itself: of the GPU, or of the MIG device.
 """
+HOSTS = """
+## Hosts: gpufleet:*
+
+Whether anybody answers on a host, for alerts.
+"""
+FLEET = """
+## Hosts, sites and users: host:*, site:*, user:*
+
+Sums and extremes of the two sections above, for the dashboards of a whole fleet. Rows of a host keep the labels that
+the inventory gives to it; `site` is one of these, and a fleet that has no such label is one series.
+"""
 DS01_V1 = """
 ## DS01's first exporter
 
@@ -78,6 +90,7 @@ UNITS = {
     "timestamp_seconds": "seconds",
     ":bool": "0 or 1",
     ":mask": "bit mask",
+    "hours:1m": "GPU hours",
 }
 
 
@@ -96,6 +109,8 @@ def page() -> str:
     for head, file, base in (
         (SCHEMA, "gpu.yml", "**GPU**"),
         (DS01, "ds01.yml", "`instance`"),
+        (HOSTS, "hosts.yml", "`instance`"),
+        (FLEET, "fleet.yml", "`instance`"),
         (DS01_V1, "ds01_v1.yml", "**GPU**"),
     ):
         sections.append(f"{head}\n{_records(names.documented(names.RULES / file), base)}")
@@ -121,8 +136,8 @@ def _unit(record: names.Record) -> str:
 def _record_labels(record: names.Record, base: str) -> str:
     if record.labels == ["none"]:
         return ""
-    if record.labels == ["user"]:
-        return "`user`"
+    if record.labels == ["user"] or record.labels[:1] == ["site"]:
+        return ", ".join(f"`{label}`" for label in record.labels)
     if "slot_uuid" in record.labels:
         base = "`instance`"
     mig = list(metrics.MIG[len(metrics.GPU) :])

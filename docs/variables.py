@@ -32,7 +32,7 @@ def main() -> None:
 
 def page() -> str:
     """Return the page as Markdown."""
-    roles = {path.name: _load(path / "meta/argument_specs.yml") for path in sorted((ROOT / "roles").iterdir())}
+    roles = {path.name: _load(path / "meta/argument_specs.yml") for path in _roles()}
     options = {role: spec["argument_specs"]["main"]["options"] for role, spec in roles.items()}
     shared = {name: option for group in options.values() for name, option in group.items() if _is_shared(name)}
     sections = [HEAD, "\n## What several roles share\n\n", _table(shared, {})]
@@ -41,6 +41,10 @@ def page() -> str:
         own = {name: option for name, option in options[role].items() if not _is_shared(name)}
         sections += [f"\n## {role}\n\n{spec['argument_specs']['main']['description'][0]}\n\n", _table(own, defaults)]
     return "".join(sections)
+
+
+def _roles() -> list[Path]:
+    return sorted(path.parents[1] for path in (ROOT / "roles").glob("*/tasks/main.yml"))
 
 
 def _load(path: Path) -> dict[str, t.Any]:

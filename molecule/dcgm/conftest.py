@@ -1,4 +1,4 @@
-"""The fleet that this scenario's tests change, and find again as it was."""
+"""Workers that this scenario's tests change, and find again as they were."""
 
 from __future__ import annotations
 
@@ -12,22 +12,18 @@ from gpufleet_lab.playbook import run_playbook
 
 
 @pytest.fixture
-def fleet(inventory):
-    """The inventory of the fleet; whatever a test did to the hosts is undone after it."""
-    yield inventory(WORKERS, **VARIABLES)
-    done = run_playbook("site", inventory=inventory(WORKERS, **VARIABLES))
-    assert done.rc == 0, done.messages()
-
-
-@pytest.fixture
-def run(fleet, inventory):
-    """Run the role on gpu1 with other variables: run(dcgm_version="4.7.1")."""
+def run(inventory):
+    """Run the roles on a worker with other variables: run(dcgm_version="4.7.1"). It is undone after the test."""
+    touched = set()
 
     def play(*arguments, limit="gpu1", **variables):
+        touched.add(limit)
         path = inventory(WORKERS, **workers_with(**variables))
         return run_playbook("gpu_workers", "--limit", limit, *arguments, inventory=path)
 
-    return play
+    yield play
+    done = run_playbook("gpu_workers", "--limit", ",".join(touched), inventory=inventory(WORKERS, **VARIABLES))
+    assert done.rc == 0, done.messages()
 
 
 class Port:

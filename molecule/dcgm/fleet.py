@@ -9,7 +9,7 @@ import yaml
 _SCENARIO = yaml.safe_load(Path(__file__).with_name("molecule.yml").read_text())
 
 VARIABLES = _SCENARIO["provisioner"]["inventory"]["group_vars"]
-WORKERS = {"gpu1": {}, "gpu2": {}}
+WORKERS = {"gpu1": {}, "gpu2": {}, "gpu3": {}}
 
 
 def workers_with(**variables):

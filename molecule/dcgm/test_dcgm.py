@@ -45,6 +45,8 @@ def test_both_run_and_the_exporter_is_attached_to_the_host_engine(sh, port):
     assert {"DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_FAN_SPEED", "DCGM_FI_DEV_FB_TOTAL"} - port("gpu1").names() <= {
         "DCGM_FI_DEV_FAN_SPEED"  # an H100 has no fan
     }
+    assert not any(name.startswith("DCGM_FI_PROF_") for name in port("gpu1").names())  # which nobody asked for
+    assert "Listening on" in sh("gpu1", f"journalctl -u {EXPORTER} --no-pager")
 
 
 def test_the_hosts_own_sources_are_not_touched(sh):
@@ -64,6 +66,11 @@ def test_a_gpu_is_reported_once_and_by_dcgm(prometheus):
     assert served["value"][1] == "0"
 
 
+def test_names_of_the_first_exporter_are_there_on_request(prometheus):
+    same = 'ds01_gpu_temperature_celsius{instance="gpu1"} == on (instance, UUID) gpu:core_temperature:celsius'
+    assert eventually(lambda: prometheus.query(same))
+
+
 def test_a_host_without_driver_gets_no_dcgm_and_its_port_answers(sh, prometheus):
     assert packages(sh, "gpu2") == {}
     assert sh("gpu2", "ls /opt/gpufleet") == "gpu_exporter\nnode_exporter"
@@ -79,12 +86,14 @@ def test_a_host_engine_that_is_killed_comes_back_and_the_exporter_with_it(sh, po
     assert eventually(lambda: "DCGM_FI_DEV_GPU_UTIL" in port("gpu1").names(), seconds=30)
 
 
-def test_an_exporter_that_hangs_is_restarted(sh, port):
+def test_an_exporter_that_hangs_is_seen_and_restarted(sh, port, prometheus):
     before = pid(sh, EXPORTER)
     sh("gpu1", f"kill -STOP {before}")
+    assert eventually(lambda: prometheus.query('up{job="dcgm_exporter", instance="gpu1"} == 0'), seconds=10)
     assert eventually(lambda: pid(sh, EXPORTER) not in (before, "0") and port("gpu1").names(), seconds=60)
     assert "Watchdog timeout" in sh("gpu1", f"journalctl -u {EXPORTER} --no-pager -n 50")
     assert "KILL" not in sh("gpu1", f"journalctl -u {EXPORTER} --no-pager -n 50")
+    assert eventually(lambda: prometheus.query('up{job="dcgm_exporter", instance="gpu1"} == 1'))
 
 
 @pytest.mark.parametrize(
@@ -129,6 +138,17 @@ def test_a_field_that_dcgm_does_not_know_is_refused(run, sh, port):
     assert pid(sh, EXPORTER) == before
 
 
+def test_a_host_that_cannot_have_the_packages_is_watched_in_dcgms_place(run, sh, port):
+    done = run(gpufleet_exporters=[])
+    assert done.rc == 0, done.messages()
+    assert (packages(sh), port("gpu1").names()) == ({}, set())
+    done = run(dcgm_repository_url="http://127.0.0.1:9/")
+    assert done.rc != 0
+    assert "Connection refused" in done.messages()
+    assert sh("gpu1", "ls /opt/gpufleet") == "gpu_exporter\nnode_exporter"
+    assert eventually(lambda: "DCGM_FI_DEV_GPU_UTIL" in port("gpu1").names())
+
+
 def test_dcgm_that_cannot_run_is_said_where_it_is_demanded(run):
     done = run(limit="gpu2", dcgm_enabled=True)
     assert done.rc != 0
@@ -154,14 +174,16 @@ printf 'tls_server_config:\n  cert_file: /etc/web/cert.pem\n  key_file: /etc/web
 """
 
 
-def test_a_file_with_a_certificate_makes_it_https(lab, run, sh):
+def test_it_listens_where_it_shall_and_with_a_certificate_if_it_has_one(lab, run, sh):
     sh("gpu1", CERTIFICATE)
+    address = lab.hosts["gpu1"].address
     try:
-        done = run(dcgm_exporter_web_config_file="/etc/web/web.yml")
+        done = run(dcgm_exporter_bind_address=address, dcgm_exporter_web_config_file="/etc/web/web.yml")
         assert done.rc == 0, done.messages()
+        listening = sh("gpu1", "ss --tcp --listening --numeric --no-header 'sport = 9400'")
+        assert listening.split()[3] == f"{address}:9400"
         trusted = ssl._create_unverified_context()
-        address = f"https://{lab.hosts['gpu1'].address}:9400/metrics"
-        with urllib.request.urlopen(address, context=trusted, timeout=5) as answer:
+        with urllib.request.urlopen(f"https://{address}:9400/metrics", context=trusted, timeout=5) as answer:
             assert b"DCGM_FI_DEV_GPU_UTIL" in answer.read()
         restarts = sh("gpu1", f"systemctl show -P NRestarts {EXPORTER}")
         time.sleep(10)  # longer than the watchdog's patience: it asks by https, too

@@ -21,7 +21,7 @@ EVERYWHERE = ["master1", *WORKERS]
 FLEET = (
     {("node_exporter", host) for host in EVERYWHERE}
     | {(job, host) for job in ("gpu_exporter", "dcgm_exporter") for host in WORKERS}
-    | {("prometheus", "master1")}
+    | {(job, "master1") for job in ("prometheus", "alertmanager", "grafana")}
 )
 
 

@@ -44,7 +44,8 @@ def test_a_role_costs_a_worker_at_most_five_tasks(fleet, role):
 
 @pytest.mark.parametrize("host", EVERYWHERE)
 def test_services_are_locked_in(sh, host):
-    for service in ["node_exporter", "prometheus" if host == "master1" else "gpu_exporter"]:
+    own = ["prometheus", "alertmanager", "grafana"] if host == "master1" else ["gpu_exporter"]
+    for service in ["node_exporter", *own]:
         verdict = sh(host, f"systemd-analyze security {service} --no-pager | tail -1")
         assert float(re.search(r"level for \S+: ([0-9.]+)", verdict)[1]) <= 2.0, verdict
         pid = sh(host, f"systemctl show -P MainPID {service}")

@@ -41,6 +41,11 @@ def test_a_configuration_that_promtool_refuses_never_goes_live(fleet, inventory,
         ({"gpu2": {"gpufleet_exporters": ["node_exportr"]}}, None, ["gpu2", "gpufleet_exporters", "node_exporter"]),
         ({"gpu2": {"node_exporter_verison": "1"}}, None, ["gpu2", "node_exporter_verison", "node_exporter_version"]),
         ({"gpu2": {"node_exporter_port": "nine"}}, None, ["gpu2", "node_exporter_port"]),
+        (
+            {"gpu2": {"gpufleet_alert_thresholds": {"gpu_temprature_high_celsius": 75}}},
+            None,
+            ["gpu2", "gpufleet_alert_thresholds", "gpu_temprature_high_celsius", "gpu_temperature_high_celsius"],
+        ),
     ],
 )
 def test_an_inventory_that_makes_no_sense_changes_nothing(fleet, inventory, sh, workers, masters, words):

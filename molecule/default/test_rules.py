@@ -28,6 +28,15 @@ def test_every_metric_in_a_rule_is_one_that_an_exporter_serves(prometheus, gpus,
     assert eventually(lambda: missing(prometheus) == [], seconds=30), missing(prometheus)
 
 
+def test_no_rule_fails(prometheus):
+    """On series that are really there, joins find one where they expect one."""
+    groups = prometheus.get("rules")["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert {"Watchdog", "gpu:power:watts"} <= {rule["name"] for rule in rules}
+    assert [rule for rule in rules if rule["health"] != "ok"] == []
+    assert prometheus.query("prometheus_rule_evaluation_failures_total > 0") == []
+
+
 def test_a_metric_that_nobody_serves_is_named_with_its_rule(prometheus, tmp_path):
     rules = tmp_path / "mine.yml"
     rules.write_text("groups: [{name: mine, rules: [{alert: Hot, expr: 'DCGM_FI_DEV_GPU_TEMPERATURE > 80'}]}]")

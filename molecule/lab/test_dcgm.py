@@ -1,4 +1,4 @@
-"""Tests of NVIDIA's simulated apt repository, and of what the stand-ins for DCGM say of the simulated GPUs."""
+"""Tests of NVIDIA's simulated repositories, and of what the stand-ins for DCGM say of the simulated GPUs."""
 
 from __future__ import annotations
 
@@ -56,6 +56,17 @@ def test_the_repository_is_signed_by_one_key_alone(repository, tmp_path, key, go
     for files in (["Release.gpg", "Release"], ["InRelease"]):
         verify = [*gpg, "--no-default-keyring", "--keyring", ring, "--verify", *(repository / name for name in files)]
         assert (subprocess.run(verify, capture_output=True).returncode == 0) == good
+
+
+@pytest.mark.parametrize(("key", "good"), [(dcgm.RPM_KEY, True), (dcgm.OTHER_KEY, False)])
+def test_rpms_are_signed_by_one_key_alone(repository, tmp_path, key, good):
+    directory = repository.parents[1] / "rhel9/x86_64"
+    rpmkeys = ["rpmkeys", "--dbpath", str(tmp_path), "--define", "_pkgverify_level all"]
+    subprocess.run([*rpmkeys, "--import", directory / key], check=True, capture_output=True)
+    files = list(directory.glob("*.rpm"))
+    assert len(files) == len(list(dcgm.packages())) + 1
+    checks = [subprocess.run([*rpmkeys, "--checksig", file], capture_output=True) for file in files]
+    assert {done.returncode == 0 for done in checks} == {good}
 
 
 def test_every_file_is_what_its_index_says(repository):

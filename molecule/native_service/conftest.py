@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from gpufleet_lab.playbook import run_playbook
+from gpufleet_lab.waiting import eventually
 from releases import Releases
 
 CONFIGURATION = "/etc/demo/demo.conf"
 PORT = 8000
+# Who holds the lock of the service is the module at work.
+KILL_MODULE = """
+for process in /proc/[0-9]*; do
+  ls -l $process/fd 2>/dev/null | grep -q /run/gpufleet-demo.lock && kill -KILL ${process#/proc/} && echo killed
+done"""
 
 
 def configuration(colour: str) -> dict:
@@ -123,3 +130,27 @@ def untouched(sh):
         )
 
     return evidence
+
+
+@pytest.fixture
+def background():
+    """Call something in the background."""
+    with ThreadPoolExecutor() as pool:
+        yield pool.submit
+
+
+@pytest.fixture
+def cut(bring, background, sh, releases, service):
+    """Bring a release that keeps silent, and kill the module while it waits for an answer."""
+
+    def run(**changes):
+        silent = releases.publish("3.0.0", behaviour="keeps silent")
+        patient = {**service["health"], "timeout": 60}
+        run = background(bring, release=silent, health=patient, **changes)
+        running = "systemctl is-active demo && readlink /opt/gpufleet/demo/current"
+        assert eventually(lambda: sh("host1", running, check=False) == "active\n3.0.0")
+        assert sh("host1", KILL_MODULE, check=False) == "killed"
+        assert run.result().rc != 0
+        return silent
+
+    return run

@@ -3,42 +3,12 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import configuration
 from gpufleet_lab.waiting import eventually
 
-# Who holds the lock of the service is the module at work.
-KILL_MODULE = """
-for process in /proc/[0-9]*; do
-  ls -l $process/fd 2>/dev/null | grep -q /run/gpufleet-demo.lock && kill -KILL ${process#/proc/} && echo killed
-done"""
 IMPATIENT = {"ansible_ssh_args": "-o ControlMaster=no -o ServerAliveInterval=1 -o ServerAliveCountMax=3"}
-
-
-@pytest.fixture
-def background():
-    """Call something in the background."""
-    with ThreadPoolExecutor() as pool:
-        yield pool.submit
-
-
-@pytest.fixture
-def cut(bring, background, sh, releases, service):
-    """Bring a release that keeps silent, and kill the module while it waits for an answer."""
-
-    def run(**changes):
-        silent = releases.publish("3.0.0", behaviour="keeps silent")
-        patient = {**service["health"], "timeout": 60}
-        run = background(bring, release=silent, health=patient, **changes)
-        running = "systemctl is-active demo && readlink /opt/gpufleet/demo/current"
-        assert eventually(lambda: sh("host1", running, check=False) == "active\n3.0.0")
-        assert sh("host1", KILL_MODULE, check=False) == "killed"
-        assert run.result().rc != 0
-        return silent
-
-    return run
 
 
 @pytest.mark.parametrize("wanted", ["1.0.0", "2.0.0", "3.0.0"])

@@ -11,8 +11,12 @@ from gpufleet_lab.waiting import eventually
 
 HOST = "gpu-server"
 ASK_FOR_TARGETS = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9090/api/v1/targets').read().decode())"
-# python3 runs the GPU exporter, which serves DCGM's port, too: there is no GPU here.
-PORTS = {9100: "node_exporter", 9090: "prometheus", 9500: "python3", 9400: "python3"}
+JOBS = ("node_exporter", "gpu_exporter", "dcgm_exporter", "prometheus", "alertmanager", "grafana")
+# python3 runs the GPU exporter, which serves DCGM's port, too: there is no GPU here. And the stand-in for Grafana.
+PORTS = {
+    **{9100: "node_exporter", 9090: "prometheus", 9093: "alertmanager"},
+    **{9500: "python3", 9400: "python3", 3000: "python3"},
+}
 
 
 @pytest.fixture
@@ -27,7 +31,7 @@ def targets(sh):
 
 
 def test_it_watches_itself(targets):
-    all_up = {(job, HOST): "up" for job in ("node_exporter", "gpu_exporter", "dcgm_exporter", "prometheus")}
+    all_up = {(job, HOST): "up" for job in JOBS}
     assert eventually(lambda: targets() == all_up, 40), targets()
 
 

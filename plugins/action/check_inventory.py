@@ -11,10 +11,19 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ..module_utils import inventory
+from ..plugin_utils import alerts
 
 # In a checkout as in an installed collection.
 ROLES = Path(__file__).parents[2] / "roles"
 JOBS = "prometheus_scrape_jobs"
+# What the role applies to the rules of alerts, by the name of plugin_utils/alerts.py.
+ALERTS = {
+    "thresholds": "prometheus_alert_thresholds",
+    "durations": "prometheus_alert_for",
+    "disabled": "prometheus_alerts_disabled",
+    "time_factor": "prometheus_alert_time_factor",
+    "runbook_url": "prometheus_alert_runbook_url",
+}
 
 
 class ActionModule(ActionBase):
@@ -32,27 +41,31 @@ class ActionModule(ActionBase):
         variables = task_vars or {}
         groups, hostvars = variables["groups"], variables["hostvars"]
         jobs = arguments["jobs"]
+        settings = {setting: self._of_master(groups, hostvars, name) for setting, name in ALERTS.items()}
         try:
             report = inventory.check_inventory(
                 groups,
                 hostvars,
-                self._jobs(groups, hostvars) if jobs is None else jobs,
+                self._of_master(groups, hostvars, JOBS) if jobs is None else jobs,
                 {path.parents[1].name: self._read(path) for path in sorted(ROLES.glob("*/meta/argument_specs.yml"))},
                 ", ".join(variables.get("ansible_inventory_sources") or ()),
+                settings["thresholds"],
             )
-        except inventory.InventoryError as error:
+            files = {path.name: path.read_text() for path in sorted(ROLES.glob("prometheus/files/alerts/*.yml"))}
+            alerts.render(files, alerts.Settings(hosts=report.thresholds, **settings))
+        except (inventory.InventoryError, alerts.AlertError) as error:
             raise AnsibleActionFail(str(error)) from None
         return {"changed": False, "hosts": report.hosts, "targets": report.targets, "warnings": report.warnings}
 
-    def _jobs(self, groups: inventory.Groups, hostvars: inventory.HostVars) -> t.Any:
-        """Return the table that the role prometheus will use."""
+    def _of_master(self, groups: inventory.Groups, hostvars: inventory.HostVars, name: str) -> t.Any:
+        """Return a variable as the role prometheus will have it."""
         for master in groups.get(inventory.MASTERS, ())[:1]:
             try:
-                if JOBS in hostvars[master]:
-                    return hostvars[master][JOBS]
+                if name in hostvars[master]:
+                    return hostvars[master][name]
             except AnsibleError as error:
-                raise AnsibleActionFail(f"{master}: {JOBS} cannot be evaluated: {error}") from None
-        return self._read(ROLES / "prometheus" / "defaults" / "main.yml")[JOBS]
+                raise AnsibleActionFail(f"{master}: {name} cannot be evaluated: {error}") from None
+        return self._read(ROLES / "prometheus" / "defaults" / "main.yml")[name]
 
     def _read(self, path: Path) -> t.Any:
         return self._loader.load_from_file(str(path))

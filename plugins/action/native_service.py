@@ -34,7 +34,7 @@ class ActionModule(ActionBase):
         architecture = result.pop("wants_archive", None)
         if architecture is None:
             return result
-        archive, sha256 = _cached(_release(args, architecture))
+        archive, sha256 = cached(_release(args, architecture))
         shell = self._connection._shell
         if shell.tmpdir is None:  # a pipelined module needs none
             self._make_tmp_path()
@@ -60,7 +60,7 @@ def _release(args: dict[str, t.Any], architecture: t.Any) -> releases.Release:
         raise AnsibleActionFail(str(error)) from error
 
 
-def _cached(release: releases.Release) -> tuple[Path, str]:
+def cached(release: releases.Release) -> tuple[Path, str]:
     """Return the archive from the controller's cache, and its SHA-256; the first host that asks fetches it."""
     directory = _cache() / hashlib.sha256(release.url.encode()).hexdigest()[:16]
     archive, known = directory / release.filename, directory / "sha256"

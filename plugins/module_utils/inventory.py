@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 
 WORKERS = "gpu_workers"
 MASTERS = "monitoring_master"
+THRESHOLDS = "gpufleet_alert_thresholds"
 
 Groups = Mapping[str, Sequence[str]]
 HostVars = Mapping[str, Mapping[str, t.Any]]
@@ -32,6 +33,7 @@ _JOB_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]*")
 _LABEL_NAME = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 _RESERVED_LABELS = ("instance", "job")
 _DURATION = re.compile(r"([0-9]+(ms|[smhdwy]))+")
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 # With a letter in it, so that 10.0.0.256 is no name.
 _HOST_NAME = re.compile(r"(?=.*[a-zA-Z])[a-zA-Z0-9_]([a-zA-Z0-9_.-]*[a-zA-Z0-9_.])?")
 _WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 (it is compared with, not bound to)
@@ -111,6 +113,7 @@ class Host:
     ansible_address: str  # where Ansible does
     labels: dict[str, str]
     endpoints: dict[str, Endpoint] = field(repr=False)  # by job
+    thresholds: dict[str, t.Any] = field(repr=False)  # of alerts, those that are the host's own
     variables: tuple[str, ...] = field(repr=False)  # the names of all of its variables
 
 
@@ -128,6 +131,7 @@ class Report:
     hosts: int
     targets: dict[str, int]
     warnings: list[str]
+    thresholds: dict[str, dict[str, t.Any]]  # of each host, those of alerts that are its own
 
 
 def scrape_targets(
@@ -147,13 +151,31 @@ def scrape_targets(
     return targets
 
 
+def alert_thresholds(groups: Groups, hostvars: HostVars, jobs: object, defaults: object) -> dict[str, dict[str, t.Any]]:
+    """Return of each host those thresholds of alerts that it has of its own.
+
+    `defaults` are the thresholds of all others. Raises InventoryError with all that is wrong.
+    """
+    faults = Faults()
+    hosts = read_hosts(groups, hostvars, parse_jobs(jobs, groups, faults), faults)
+    check_thresholds(hosts.values(), defaults, faults)
+    faults.report()
+    return {name: host.thresholds for name, host in hosts.items()}
+
+
 def check_inventory(
-    groups: Groups, hostvars: HostVars, jobs: object, specs: Mapping[str, t.Any], source: str = ""
+    groups: Groups,
+    hostvars: HostVars,
+    jobs: object,
+    specs: Mapping[str, t.Any],
+    source: str = "",
+    thresholds: object = None,
 ) -> Report:
     """Check all of an inventory that the collection's roles and scrape_targets depend on.
 
     `specs` maps the collection's roles to the contents of their meta/argument_specs.yml; `source` is what the user
-    calls the inventory. Raises InventoryError with all that is wrong.
+    calls the inventory; `thresholds` are the thresholds of alerts, as far as hosts say nothing else. Raises
+    InventoryError with all that is wrong.
     """
     faults = Faults()
     _check_groups(groups, source, faults)
@@ -162,8 +184,15 @@ def check_inventory(
     masters: Sequence[str | None] = groups.get(MASTERS) or [None]
     targets = [find_targets(groups, hosts, table, master, faults) for master in masters]
     warnings = _check_names(hosts.values(), table, specs, faults)
+    if thresholds is not None:
+        check_thresholds(hosts.values(), thresholds, faults)
     faults.report()
-    return Report(len(hosts), {job: len(found) for job, found in targets[0].items()}, warnings)
+    return Report(
+        len(hosts),
+        {job: len(found) for job, found in targets[0].items()},
+        warnings,
+        {name: host.thresholds for name, host in hosts.items()},
+    )
 
 
 # -- the table of jobs ---------------------------------------------------------------------------
@@ -194,7 +223,7 @@ def _parse_job(number: int, row: object, groups: Groups, faults: Faults) -> Job 
     own = Faults()
     for key in row:
         if key not in _JOB_KEYS:
-            own.add(f"{subject}: there is no key {key}{_did_you_mean(str(key), _JOB_KEYS)}")
+            own.add(f"{subject}: there is no key {key}{did_you_mean(str(key), _JOB_KEYS)}")
     values = {}
     for key, convert in _JOB_KEYS.items():
         try:
@@ -206,7 +235,7 @@ def _parse_job(number: int, row: object, groups: Groups, faults: Faults) -> Job 
             own.add(f"{subject}: {key} {error}")
     # A group without hosts is fine, and so is one that this inventory has no use for; a misspelt one is not.
     for group in values.get("groups", ()):
-        if group not in groups and (hint := _did_you_mean(group, groups)):
+        if group not in groups and (hint := did_you_mean(group, groups)):
             own.add(f"{subject}: there is no group {group}{hint}")
     for line in own.lines():
         faults.add(line)
@@ -252,7 +281,16 @@ def _read_host(reader: _Reader, is_master: bool, jobs: Sequence[Job], exporters:
         # What is unsound has been noted; to go on with it would only add faults that follow from it.
         if (not job.exporter or job.name in chosen) and None not in (address, ansible_address, port, bind_address):
             endpoints[job.name] = Endpoint(port, bind_address)
-    return Host(reader.name, is_master, address, ansible_address, reader.labels(), endpoints, tuple(reader.variables))
+    return Host(
+        reader.name,
+        is_master,
+        address,
+        ansible_address,
+        reader.labels(),
+        endpoints,
+        reader.thresholds(),
+        tuple(reader.variables),
+    )
 
 
 class _Reader:
@@ -284,12 +322,18 @@ class _Reader:
             and (text := self._convert(f"label {name} of gpufleet_labels", _as_label_value, value))
         }
 
+    def thresholds(self) -> dict[str, t.Any]:
+        """Return what gpufleet_alert_thresholds says, and the number of GPUs that the host should have."""
+        found = dict(self.get(THRESHOLDS, _as_dictionary, {}) or {})
+        expected = self.get("gpufleet_gpus_expected", _as_count, None)
+        return found if expected is None else {**found, "gpus_expected": expected}
+
     def exporters(self, known: Sequence[str]) -> Sequence[str]:
         """Return what gpufleet_exporters says; by default, all that are `known`."""
         chosen: Sequence[str] = self.get("gpufleet_exporters", _as_names, known) or ()
         for name in chosen:
             if name not in known:
-                hint = _did_you_mean(name, known)
+                hint = did_you_mean(name, known)
                 self.faults.add(
                     f"gpufleet_exporters has '{name}', which is no exporter (there are: {', '.join(known)}){hint}",
                     self.name,
@@ -421,6 +465,22 @@ def _suggest_variable(name: str, prefix: str, known: Iterable[str]) -> str:
     return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
+def check_thresholds(hosts: Iterable[Host], defaults: object, faults: Faults) -> None:
+    """Compare the thresholds that hosts have of their own with those of all others: their names and types."""
+    if not isinstance(defaults, dict):
+        faults.add(f"prometheus_alert_thresholds must be a dictionary, not {_kind(defaults)}")
+        return
+    for host in hosts:
+        for name, value in host.thresholds.items():
+            if name not in defaults:
+                hint = did_you_mean(str(name), defaults)
+                faults.add(f"{THRESHOLDS} has '{name}', which is no threshold of an alert{hint}", host.name)
+            elif is_duration(defaults[name]) and not is_duration(value):
+                faults.add(f"{name} of {THRESHOLDS} must be a duration such as {defaults[name]}", host.name)
+            elif not is_duration(defaults[name]) and not is_number(value):
+                faults.add(f"{name} of {THRESHOLDS} must be a number such as {defaults[name]}", host.name)
+
+
 # -- values --------------------------------------------------------------------------------------
 # A converter returns the value in its one form, or raises ValueError with the end of a sentence about it. Values
 # are not repeated in there, names and addresses excepted: any variable may turn out to hold a secret.
@@ -465,6 +525,12 @@ def _as_port(value: object) -> int:
         if 0 < port < 65536:
             return port
     raise ValueError("must be a number from 1 to 65535")
+
+
+def _as_count(value: object) -> int:
+    if is_number(value) and re.fullmatch("[0-9]+", str(value)):
+        return int(str(value))
+    raise ValueError("must be a whole number")
 
 
 def _as_boolean(value: object) -> bool:
@@ -538,6 +604,18 @@ _JOB_KEYS: dict[str, Callable[[object], t.Any]] = {
 }
 
 
+def is_number(value: object) -> bool:
+    """Whether a value is a number. Templates of older Ansible, and the command line, make strings of numbers."""
+    if isinstance(value, str):
+        return bool(_NUMBER.fullmatch(value))
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_duration(value: object) -> bool:
+    """Whether a value is a duration as Prometheus writes it, such as 1h30m."""
+    return isinstance(value, str) and bool(_DURATION.fullmatch(value))
+
+
 def _kind(value: object) -> str:
     """Return what YAML's users call the type of `value`."""
     kinds = (
@@ -583,7 +661,8 @@ def _is_loopback(address: str) -> bool:
         return address.split(".")[0] == "localhost"
 
 
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a hint at the known name that resembles this one, empty if none does."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
     return f"; did you mean '{close[0]}'?" if close else ""
 

@@ -16,6 +16,9 @@ description:
   - The groups C(gpu_workers) and C(monitoring_master) have hosts.
   - Everything that the filter P(gpufleet.monitoring.scrape_targets#filter) depends on - addresses, ports, labels,
     exporters, duplicates.
+  - >-
+    Alerts. The first master's settings of them have to fit the rules, and the thresholds of hosts
+    (C(gpufleet_alert_thresholds), C(gpufleet_gpus_expected)) have to be known ones, of the right type.
   - Misspelt variables. A variable of a host that starts with C(gpufleet_) or with the name of one of this
     collection's roles, but is none of theirs, is an error if it resembles one that is, or starts with C(gpufleet_);
     otherwise, and where some other variable resembles one of ours closely, it is a warning.

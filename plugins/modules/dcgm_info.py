@@ -149,8 +149,6 @@ def _obstacle(found: t.Mapping[str, t.Any], drivers: t.Sequence[str]) -> str:
         return f"the driver {found['driver']} is older than 450"
     if not found["distribution"] or not found["architecture"]:
         return "NVIDIA has no packages for this distribution and architecture"
-    if found["distribution"].startswith("rhel"):
-        return "packages are installed by apt alone so far"
     return ""
 
 
@@ -179,8 +177,9 @@ def distribution(os_release: Path) -> str:
         return f"ubuntu{version.replace('.', '')}"
     if name == "debian":
         return f"debian{version}" if version else ""  # testing has none
-    if {name, *fields.get("ID_LIKE", "").split()} & {"rhel", "centos"}:
-        return f"rhel{version.partition('.')[0]}"
+    major = version.partition(".")[0]
+    if {name, *fields.get("ID_LIKE", "").split()} & {"rhel", "centos"} and major.isdigit() and int(major) >= 8:
+        return f"rhel{major}"
     return ""
 
 

@@ -85,11 +85,11 @@ options:
         type: path
   packages:
     description:
-      - The packages that hold the program, in place of O(release). Only apt is supported.
+      - The packages that hold the program, in place of O(release), by apt or dnf.
       - They are downloaded and checked before anything changes. When the service does not get well with them, the
         versions from before are put back.
       - A repository is asked only while something is to be installed, and does not become one of the host's own
-        sources, nothing of it is offered to the host otherwise.
+        sources, so nothing of it is offered to the host otherwise.
       - A change that would remove or upgrade any other package of the host is refused.
     type: dict
     suboptions:
@@ -122,7 +122,7 @@ options:
         type: dict
         suboptions:
           url:
-            description: URL of a flat apt repository.
+            description: URL of a flat apt repository, or of a repository for dnf.
             type: str
             required: true
           key_url:
@@ -154,8 +154,14 @@ options:
       secret_content:
         description: Content that must not appear in output, diffs and logs.
         type: str
+      generate:
+        description:
+          - Let the host make up a secret of 43 characters where the file is missing or empty, and keep what is there.
+          - It stays with the data when the service becomes V(absent), since data may be worth nothing without it.
+        type: bool
+        default: false
       mode:
-        description: Mode in octal. Without it, V(0644), and V(0600) for O(files[].secret_content).
+        description: Mode in octal. Without it, V(0644), and V(0600) for a secret.
         type: str
       owner:
         description: Owner.
@@ -176,6 +182,14 @@ options:
           - C({file}) is the new file, within a copy of that one of O(directories) which holds it, with all other new
             files in place. C({release}) is the directory of the release.
         type: str
+  data:
+    description:
+      - Patterns of the files that a new release rewrites as it starts, so that the old one cannot read them any more.
+      - The service is stopped and they are copied before another release starts. When it does not get well, they are
+        put back with the old one. The copy stays in C(/opt/gpufleet/NAME/data/VERSION) as long as that release does.
+    type: list
+    elements: path
+    default: []
   directories:
     description: Directories that the service owns. They are made, and removed with the service when they are empty.
     type: list
@@ -311,6 +325,7 @@ journal:
 """
 
 import os
+import secrets
 import shlex
 import typing as t
 from pathlib import Path
@@ -350,6 +365,7 @@ FILE_OPTIONS = {
     "path": {"type": "path", "required": True},
     "content": {"type": "str"},
     "secret_content": {"type": "str", "no_log": True},
+    "generate": {"type": "bool", "default": False},
     "mode": {"type": "str"},
     "owner": {"type": "str", "default": "root"},
     "group": {"type": "str", "default": "root"},
@@ -372,9 +388,9 @@ ARGUMENTS = {
         "elements": "dict",
         "default": [],
         "options": FILE_OPTIONS,
-        "required_one_of": [("content", "secret_content")],
         "mutually_exclusive": [("content", "secret_content")],
     },
+    "data": {"type": "list", "elements": "path", "default": []},
     "directories": {"type": "list", "elements": "path", "default": []},
     "command": {"type": "list", "elements": "str", "default": []},
     "unit": {"type": "dict", "default": {}},
@@ -473,10 +489,13 @@ def _service(module: AnsibleModule) -> Service:
     params = module.params
     name, state = params["name"], params["state"]
     unit_path = f"/etc/systemd/system/{name}.service{'.d/gpufleet.conf' if params['drop_in'] else ''}"
+    files = tuple(_file(file) for file in params["files"])
     timed = bool(params["timer"])
     wanted = packages.from_params(params["packages"]) if params["packages"] else None
     if state == "absent":
-        return Service(name, state, unit_path, purge=params["purge"], timer=timed, packages=wanted)
+        kept = tuple(file for file in files if file.generated)
+        directories = tuple(params["directories"])
+        return Service(name, state, unit_path, kept, directories, purge=params["purge"], packages=wanted, timer=timed)
     if timed and (params["drop_in"] or (params["health"] or {}).get("url")):
         raise ValueError("a timer goes with a unit of our own, and a health command: a job serves no URL")
     if not params["command"] and not params["drop_in"]:
@@ -494,13 +513,14 @@ def _service(module: AnsibleModule) -> Service:
         name,
         state,
         unit_path,
-        files=(*users, *(_file(file) for file in params["files"]), *written),
+        files=(*users, *files, *written),
         directories=tuple(params["directories"]),
         release=params["release"] and releases.from_params(params["release"], releases.architecture()),
         can_reload=bool(service.get("ExecReload")),
         user=name if params["static_user"] else None,
         packages=wanted,
         timer=timed,
+        data=tuple(params["data"]),
     )
 
 
@@ -519,16 +539,20 @@ def _exec_start(name: str, command: t.Sequence[str], drop_in: bool) -> dict[str,
 
 
 def _file(params: t.Mapping[str, t.Any]) -> File:
+    if [params["content"] is None, params["secret_content"] is None, not params["generate"]].count(False) != 1:
+        raise ValueError(f"files: {params['path']} needs one of content, secret_content and generate")
     secret = params["content"] is None
+    content = secrets.token_urlsafe() if params["generate"] else params["secret_content" if secret else "content"]
     return File(
         path=params["path"],
-        content=(params["secret_content"] if secret else params["content"]).encode(),
+        content=content.encode(),
         mode=_mode(params["path"], params["mode"] or ("0600" if secret else "0644")),
         owner=params["owner"],
         group=params["group"],
         effect=params["on_change"],
         secret=secret,
         validate=tuple(shlex.split(params["validate"] or "")),
+        generated=params["generate"],
     )
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure what the recording rules cost a real Prometheus, as the fleet grows.
+"""Measure what rules and alerts cost a real Prometheus, as the fleet grows.
 
 One server on this machine answers for all workers, of 8 GPUs each, with what gpu_exporter's table and the role dcgm's
 list of fields say: a third of the workers has DCGM since 4.9, a third DCGM before, a third gpu_exporter in its place.
@@ -65,7 +65,22 @@ _VALUES = {
     "xid": tuple(str(number) for number in range(1, 40)),
 }
 _CUT = {"gpu_mig_instance_info", "gpu_mig_memory_used_bytes", "gpu_mig_memory_bytes"}  # these GPUs are whole
-_ERRORS = {"gpu_xid_errors_total", "GPU_AER_TOTAL_ERRORS", "gpu_ecc_errors_total"}
+# So that no alert fires: most errors never occur, and GPUs are in use.
+_HEALTHY = {
+    **dict.fromkeys(("gpu_xid_errors_total", "GPU_AER_TOTAL_ERRORS", "gpu_ecc_errors_total", "gpu_throttled"), "0"),
+    **dict.fromkeys(("gpu_row_remap_pending", "gpu_row_remap_failure", "gpu_retired_pages_pending"), "0"),
+    **dict.fromkeys(("DCGM_FI_DEV_CLOCKS_THROTTLE_REASON", "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS"), "0"),
+    **dict.fromkeys(("DCGM_FI_DEV_CLOCKS_EVENT_REASONS", "DCGM_FI_DEV_XID_ERROR", "DCGM_FI_DEV_XID_ERRORS"), "0"),
+    **dict.fromkeys(("DCGM_FI_DEV_ROW_REMAP_FAILED", "DCGM_FI_DEV_ROW_REMAP_FAILURE"), "0"),
+    **dict.fromkeys(("DCGM_FI_DEV_ROW_REMAP_PENDING", "DCGM_FI_DEV_RETIRED_PENDING"), "0"),
+    **dict.fromkeys(("DCGM_FI_DEV_PAGE_RETIRED_PENDING", "gpu_nvml_library_replaced"), "0"),
+    **dict.fromkeys(("DCGM_FI_DEV_ECC_DBE_VOL_TOTAL", "DCGM_FI_DEV_ECC_DBE_AGG_TOTAL"), "0"),
+    **dict.fromkeys(("gpu_nvml_up", "dc_exporter_gpu_available", "ds01_gpu_allocated"), "1"),
+    **dict.fromkeys(("DCGM_FI_DEV_GPU_UTIL_RATIO", "DCGM_FI_PROF_GR_ENGINE_UTIL_RATIO"), "0.6#"),
+    **dict.fromkeys(("DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_FAN_SPEED"), "6#"),
+    **dict.fromkeys(("DCGM_FI_PROF_GR_ENGINE_ACTIVE", "DCGM_FI_DEV_FAN_SPEED_RATIO", "gpu_fan_speed_ratio"), "0.6#"),
+    "dc_exporter_gpu_count": str(GPUS),
+}
 _SELDOM = {"gpu_xid_last_timestamp_seconds", "gpu_state_info"}
 
 
@@ -77,9 +92,10 @@ def gpu_labels(gpu: int) -> dict[str, str]:
 
 
 def line(name: str, labels: dict[str, str]) -> str:
-    """Return a sample; # becomes its value. Most errors never occur."""
+    """Return a sample; # becomes a digit that changes."""
     pairs = ",".join(f'{key}="{value}"' for key, value in labels.items())
-    return f"{name}{{{pairs}}} {0 if name in _ERRORS else '#'}"
+    value = str(int(labels["state"] == "ok")) if "state" in labels else _HEALTHY.get(name, "#")
+    return f"{name}{{{pairs}}} {value}"
 
 
 def dcgm_page(flavour: str) -> list[str]:
@@ -117,6 +133,7 @@ def gpu_exporter_page() -> list[str]:
         lines += [line(name, held) for name in ("ds01_gpu_allocated", "ds01_gpu_equivalents")]
         user = {"user": f"u{gpu}"}
         lines += [line(name, user) for name in ("ds01_user_gpus_allocated", "ds01_user_gpu_equivalents")]
+    lines += [line(name, {}) for name in ("gpu_nvml_up", "gpu_nvml_library_replaced", "dc_exporter_gpu_count")]
     lines.append(line("ds01_allocation_source", {"source": "docker"}))
     lines.append(line("ds01_containers_total", {"status": "running", "interface": "api"}))
     return lines
@@ -166,8 +183,9 @@ class Workers:
         writer.close()
 
 
-def configuration(workers: int, port: int, scrape: int) -> dict[str, t.Any]:
-    """Return prometheus.yml, for jobs and labels as the role has them."""
+def configuration(workers: int, port: int, scrape: int, rules: Path) -> dict[str, t.Any]:
+    """Return prometheus.yml, for jobs and labels as the role has them; write the rules into a directory."""
+    hosts = {f"gpu{number}": {"gpus_expected": GPUS} for number in range(workers)}
 
     def target(number: int, kind: str) -> dict[str, t.Any]:
         labels = {"instance": f"gpu{number}", "site": f"s{number % 5}", "rack": f"r{number // 20}"}
@@ -178,7 +196,7 @@ def configuration(workers: int, port: int, scrape: int) -> dict[str, t.Any]:
     times = {"scrape_interval": f"{scrape}s", "scrape_timeout": "10s"}
     return {
         "global": {**times, "evaluation_interval": f"{EVALUATION}s"},
-        "rule_files": [str(path) for path in names.own_rules()],
+        "rule_files": [str(path) for path in names.deploy(rules, hosts={**hosts, "master1": {}})],
         "scrape_configs": [
             {"job_name": "dcgm_exporter", "static_configs": dcgm},
             {"job_name": "gpu_exporter", "static_configs": own},
@@ -249,9 +267,15 @@ class Result(t.NamedTuple):
 
 
 def measure(program: Path, fake: Workers, workers: int, rounds: int, memory: str) -> Result:
-    """Wait until all workers are there, then watch some rounds of evaluation."""
+    """Measure a fleet of one size."""
     scrape = 15 if workers <= 200 else 60
-    settings = configuration(workers, fake.port, scrape)
+    with tempfile.TemporaryDirectory() as rules:
+        settings = configuration(workers, fake.port, scrape, Path(rules))
+        return watch(program, settings, workers, rounds, memory, scrape)
+
+
+def watch(program: Path, settings: dict[str, t.Any], workers: int, rounds: int, memory: str, scrape: int) -> Result:
+    """Run Prometheus until all workers are there, then watch some rounds of evaluation."""
     with running(program, settings, memory) as prometheus:
         for _ in range(60):
             time.sleep(5)

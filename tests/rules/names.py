@@ -3,7 +3,7 @@
 
 A metric that is misspelt, or that an exporter no longer serves, is no error for Prometheus: the rule is just silent.
 
-names.py                                        whether tables and records have every metric of the collection's rules
+names.py                                        whether tables and records have every metric of rules and alerts
 names.py --prometheus URL [--prometheus URL]    whether these Prometheus, taken together, have seen it
 names.py RULES.yml ... --names FILE             of other rules; FILE has further names, one a line
 """
@@ -21,11 +21,14 @@ from pathlib import Path
 import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "files"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / ".collections"))
 
+from ansible_collections.gpufleet.monitoring.plugins.plugin_utils import alerts
 from gpufleet.gpu_exporter import metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "roles/prometheus/files/rules"
+ALERTS = ROOT / "roles/prometheus/files/alerts"
 
 _TOKEN = re.compile(
     r"""\s+ | \#[^\n]*
@@ -45,6 +48,34 @@ _AGGREGATIONS = {
 _SYNTHETIC = {
     *("up", "scrape_duration_seconds", "scrape_samples_scraped", "scrape_samples_post_metric_relabeling"),
     *("scrape_series_added", "ALERTS", "ALERTS_FOR_STATE"),
+}
+
+
+# What alerts read and the collection's tables do not have. The lab has them all, and says whether they are right.
+OTHERS = {
+    "node_exporter": {
+        *("node_cpu_seconds_total", "node_filesystem_avail_bytes", "node_filesystem_size_bytes", "node_load15"),
+        *("node_memory_MemAvailable_bytes", "node_memory_MemTotal_bytes", "node_systemd_unit_state"),
+        *("node_time_seconds", "node_vmstat_oom_kill"),
+    },
+    "alertmanager": {"alertmanager_config_last_reload_successful", "alertmanager_notifications_failed_total"},
+    "prometheus": {
+        "prometheus_notifications_errors_total",
+        *("prometheus_config_last_reload_successful", "prometheus_notifications_alertmanagers_discovered"),
+        *("prometheus_rule_evaluation_failures_total", "prometheus_rule_group_iterations_missed_total"),
+        "prometheus_sd_file_read_errors_total",
+        *("prometheus_tsdb_compactions_failed_total", "prometheus_tsdb_retention_limit_bytes"),
+        *("prometheus_tsdb_storage_blocks_bytes", "prometheus_tsdb_wal_corruptions_total"),
+        *("prometheus_tsdb_wal_storage_size_bytes", "prometheus_tsdb_wal_writes_failed_total"),
+    },
+}
+# What the lab lacks: there may be no certificate and no blackbox_exporter; its kernel tells its hosts
+# neither how good its clock is nor, with control groups of version 1, the memory of containers.
+ELSEWHERE = {
+    "gpufleet_certificate_not_after_timestamp_seconds",
+    "probe_ssl_earliest_cert_expiry",
+    *("node_timex_maxerror_seconds", "node_timex_sync_status"),
+    *("ds01_container_memory_bytes", "ds01_container_memory_limit_bytes"),
 }
 
 
@@ -134,6 +165,12 @@ def rules_of(files: t.Iterable[Path]) -> list[Rule]:
     return found
 
 
+def raw_rules(file: Path) -> list[dict[str, t.Any]]:
+    """Return the rules of a file with all that they have, and the name of their group."""
+    groups = yaml.safe_load(file.read_text())["groups"]
+    return [{**rule, "group": group["name"]} for group in groups for rule in group["rules"]]
+
+
 class Record(t.NamedTuple):
     """One record as the comments above its rules have it."""
 
@@ -167,8 +204,31 @@ def documented(file: Path) -> list[Record]:
 
 
 def own_rules() -> list[Path]:
-    """Return the collection's own files of rules."""
+    """Return the collection's own files of recording rules."""
     return sorted(RULES.glob("*.yml"))
+
+
+def own_alerts() -> list[Path]:
+    """Return the collection's own files of alerting rules, in which thresholds are still names."""
+    return sorted(ALERTS.glob("*.yml"))
+
+
+def thresholds() -> dict[str, t.Any]:
+    """Return the thresholds of alerts by default."""
+    defaults = yaml.safe_load((ROOT / "roles/prometheus/defaults/main.yml").read_text())
+    found: dict[str, t.Any] = defaults["prometheus_alert_thresholds"]
+    return found
+
+
+def deploy(directory: Path, **settings: t.Any) -> list[Path]:
+    """Write all rules into a directory as the role does, by default with its defaults; return the files."""
+    files = {file.name: file.read_text() for file in own_alerts()}
+    settings = {"thresholds": thresholds(), "runbook_url": "https://runbooks.example/{alert}", **settings}
+    made = {f"gpufleet_alerts_{name}": text for name, text in alerts.render(files, alerts.Settings(**settings)).items()}
+    made.update({f"gpufleet_{file.name}": file.read_text() for file in own_rules()})
+    for name, text in made.items():
+        (directory / name).write_text(text)
+    return [directory / name for name in made]
 
 
 def records(files: t.Iterable[Path]) -> set[str]:
@@ -188,8 +248,8 @@ def dcgm_fields() -> set[tuple[str, str]]:
 
 
 def tables() -> set[str]:
-    """Return what the collection's own tables say is served: gpu_exporter's, and DCGM's under old and new names."""
-    return set(metrics.FAMILIES) | {name for pair in dcgm_fields() for name in pair}
+    """Return what tables say is served: gpu_exporter's, DCGM's under old and new names, and what others serve."""
+    return set(metrics.FAMILIES) | {name for pair in dcgm_fields() for name in pair}.union(*OTHERS.values())
 
 
 def seen_by(url: str) -> set[str]:
@@ -201,13 +261,14 @@ def seen_by(url: str) -> set[str]:
 def missing(rules: t.Iterable[Rule], known: t.Collection[str]) -> list[str]:
     """Return a line for each metric of each rule that nobody has, or that cannot be said for certain."""
     lines = []
+    known = {*known, *_SYNTHETIC, *ELSEWHERE, *(f"threshold:{name}" for name in thresholds())}
     for rule in rules:
         try:
             used = set(metrics_of(rule.expression))
         except UnclearError as error:
             lines.append(f"{rule}: cannot be checked: {error}")
             continue
-        lines += [f"{rule}: nobody has {name}" for name in sorted(used - set(known) - _SYNTHETIC)]
+        lines += [f"{rule}: nobody has {name}" for name in sorted(used - known)]
     return lines
 
 
@@ -219,7 +280,7 @@ def main() -> None:
     parser.add_argument("--names", metavar="FILE", type=Path, action="append", default=[], help="can be repeated")
     parser.add_argument("--list", action="store_true", help="print each rule's metrics, and check nothing")
     arguments = parser.parse_args()
-    files = arguments.rules or own_rules()
+    files = arguments.rules or [*own_rules(), *own_alerts()]
     if arguments.list:
         for rule in rules_of(files):
             print(rule, *metrics_of(rule.expression), sep="\n  ")

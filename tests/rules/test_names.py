@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import socket
 import subprocess
@@ -52,17 +53,47 @@ def selected(node) -> set[str]:
 
 def test_names_are_what_prometheus_own_parser_finds(prometheus, tmp_path):
     with running(prometheus["current"], tmp_path) as url:
-        for rule in names.rules_of(names.own_rules()):
+        for rule in names.rules_of([*names.own_rules(), *names.own_alerts()]):
             query = urllib.parse.urlencode({"query": rule.expression})
             with urllib.request.urlopen(f"{url}/api/v1/parse_query?{query}", timeout=10) as answer:
                 tree = json.load(answer)["data"]
-            assert set(names.metrics_of(rule.expression)) == selected(tree) != set(), rule
+            assert set(names.metrics_of(rule.expression)) == selected(tree), rule
+            assert selected(tree) or rule.name == "Watchdog"
         assert isinstance(names.seen_by(url), set)
+
+
+def runbook_queries() -> list[tuple[str, str]]:
+    """Return the queries that runbooks tell to ask, with the name of the page."""
+    found = []
+    for page in sorted((names.ROOT / "docs/runbooks").glob("*.md")):
+        for part in page.read_text().split("In Prometheus:\n\n")[1:]:
+            lines = itertools.takewhile(lambda line: line.startswith("    "), part.splitlines())
+            found += [(page.stem, line.strip()) for line in lines]
+    return found
+
+
+def test_queries_in_runbooks_are_sound(prometheus, tmp_path):
+    """They are asked when something is wrong, which is no time to find out that they are, too."""
+    known = names.records(names.own_rules()) | names.tables() | names.ELSEWHERE
+    assert len(runbook_queries()) > 50
+    with running(prometheus["current"], tmp_path) as url:
+        for page, text in runbook_queries():
+            query = urllib.parse.urlencode({"query": text})
+            with urllib.request.urlopen(f"{url}/api/v1/parse_query?{query}", timeout=10) as answer:
+                used = selected(json.load(answer)["data"])
+            ours = {name for name in used if name.startswith(("gpu", "ds01", "DCGM", "GPU", "IPMI", "SYS"))}
+            assert ours <= known, page
 
 
 def test_tables_and_records_have_every_metric_of_every_rule():
     known = names.records(names.own_rules()) | names.tables()
-    assert names.missing(names.rules_of(names.own_rules()), known) == []
+    assert names.missing(names.rules_of([*names.own_rules(), *names.own_alerts()]), known) == []
+
+
+def test_every_threshold_is_used_and_every_metric_of_others_is_read():
+    read = set().union(*(names.metrics_of(rule.expression) for rule in names.rules_of(names.own_alerts())))
+    others = names.ELSEWHERE.union(*names.OTHERS.values(), {f"threshold:{name}" for name in names.thresholds()})
+    assert others <= read
 
 
 def test_what_dcgm_is_asked_for_has_a_place_in_the_schema_under_either_name():

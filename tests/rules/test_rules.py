@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 from pathlib import Path
@@ -38,6 +39,7 @@ def test_case(prometheus, release, case):
     promtool(prometheus[release], "test", "rules", case)
 
 
+@functools.cache
 def expected_series() -> list[tuple[str, dict[str, str]]]:
     """Return each series that a case expects: the record that is asked for, and its labels."""
     found = []

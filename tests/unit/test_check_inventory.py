@@ -19,15 +19,33 @@ JOBS = [
     {"job": "prometheus", "groups": ["monitoring_master"], "port": 9090, "bind_address": "127.0.0.1"},
     {"job": "node_exporter", "groups": ["gpu_workers", "monitoring_master"], "port": 9100, "exporter": True},
 ]
+ALERT_DEFAULTS = {
+    "prometheus_alert_thresholds": {"hot_celsius": 85, "gpus_expected": 0},
+    "prometheus_alert_for": {},
+    "prometheus_alerts_disabled": [],
+    "prometheus_alert_time_factor": 1,
+    "prometheus_alert_runbook_url": "https://runbooks.example/{alert}",
+}
+NODE_EXPORTER_OPTIONS = ["node_exporter_version", "gpufleet_exporters", "gpufleet_labels"]
+NODE_EXPORTER_OPTIONS += ["gpufleet_alert_thresholds", "gpufleet_gpus_expected"]
 SPECS = {
     "node_exporter": {
         "argument_specs": {
-            "main": {"options": {"node_exporter_version": {}, "gpufleet_exporters": {}, "gpufleet_labels": {}}},
+            "main": {"options": {name: {} for name in NODE_EXPORTER_OPTIONS}},
             "remove": {"options": {"node_exporter_keep_data": {}}},
         }
     },
-    "prometheus": {"argument_specs": {"main": {"options": {"prometheus_retention_time": {}}}}},
+    "prometheus": {
+        "argument_specs": {"main": {"options": {name: {} for name in ["prometheus_retention_time", *ALERT_DEFAULTS]}}}
+    },
     "empty": None,
+}
+HOT = {
+    "alert": "Hot",
+    "expr": "celsius > threshold:hot_celsius and gpus > threshold:gpus_expected",
+    "for": "5m",
+    "labels": {"severity": "warning"},
+    "annotations": {"summary": "hot"},
 }
 WORKERS = {"gpu1": {"ansible_host": "10.0.0.1"}, "gpu2": {"ansible_host": "10.0.0.2"}}
 MASTERS = {"master1": {"ansible_host": "10.0.0.100"}}
@@ -152,7 +170,10 @@ def installed(tmp_path_factory):
         (meta / "argument_specs.yml").write_text(yaml.safe_dump(spec))
     defaults = collection / "roles" / "prometheus" / "defaults" / "main.yml"
     defaults.parent.mkdir()
-    defaults.write_text(yaml.safe_dump({"prometheus_scrape_jobs": JOBS}))
+    defaults.write_text(yaml.safe_dump({"prometheus_scrape_jobs": JOBS, **ALERT_DEFAULTS}))
+    alerts = collection / "roles" / "prometheus" / "files" / "alerts" / "gpu.yml"
+    alerts.parent.mkdir(parents=True)
+    alerts.write_text(yaml.safe_dump({"groups": [{"name": "gpu", "rules": [HOT]}]}))
     return root
 
 
@@ -242,6 +263,44 @@ monitoring_master:
         assert line in output
     assert "hunter2" not in output
     assert "Traceback" not in output
+
+
+def test_a_threshold_of_an_alert_that_does_not_fit(run):
+    """As the role will have them: by the master's own table, or else by the role's."""
+    host = "gpufleet_alert_thresholds: {hot_celsuis: 75}, gpufleet_gpus_expected: many"
+    inventory = SOUND.replace("192.0.2.1", f"192.0.2.1, {host}")
+    result = run(inventory)
+    assert result.returncode == 2
+    for line in (
+        "- gpu1: gpufleet_gpus_expected must be a whole number",
+        "- gpu1: gpufleet_alert_thresholds has 'hot_celsuis', which is no threshold of an alert;"
+        " did you mean 'hot_celsius'?",
+    ):
+        assert line in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("prometheus_alerts_disabled: [Hott]", "prometheus_alerts_disabled has Hott, which is no alert; did you mean"),
+        ("prometheus_alerts_disabled: Hot", "prometheus_alerts_disabled must be a list"),
+        ("prometheus_alert_for: {Hot: 5}", "prometheus_alert_for: Hot must be a duration such as 5m"),
+        ("prometheus_alert_for: [Hot]", "prometheus_alert_for must be a dictionary"),
+        ("prometheus_alert_thresholds: {hot_celsius: 1}", "prometheus_alert_thresholds lacks gpus_expected"),
+        ("prometheus_alert_runbook_url: https://wiki", "prometheus_alert_runbook_url must have {alert} in it"),
+    ],
+)
+def test_settings_of_alerts_that_do_not_fit(run, setting, complaint):
+    """The role would say so, too, when the workers are already changed."""
+    result = run(SOUND.replace("ansible_connection: local", f"ansible_connection: local, {setting}"))
+    assert result.returncode == 2
+    assert complaint in result.stdout + result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+def test_settings_of_alerts_that_fit(run):
+    settings = "prometheus_alert_for: {Hot: '{{ 3 }}m'}, gpufleet_alert_thresholds: {hot_celsius: '{{ 60 + 5 }}'}"
+    assert run(SOUND.replace("ansible_connection: local", f"ansible_connection: local, {settings}")).returncode == 0
 
 
 def test_warnings_reach_the_user(run):

@@ -59,7 +59,7 @@ def test_a_gpu_server(host):
         (["nvidia"], {"os_release": "ID=debian\n"}, "no packages"),
         (["nvidia"], {"os_release": ""}, "no packages"),
         (["nvidia"], {"machine": "ppc64le"}, "no packages"),
-        (["nvidia"], {"os_release": 'ID="rocky"\nID_LIKE="rhel"\nVERSION_ID="9.4"\n'}, "by apt alone"),
+        (["nvidia"], {"os_release": 'ID="centos"\nID_LIKE="rhel fedora"\nVERSION_ID="7"\n'}, "no packages"),
     ],
 )
 def test_where_it_cannot_run_the_reason_is_said(host, drivers, facts, reason):
@@ -83,6 +83,7 @@ def test_the_newest_cuda_that_a_driver_serves(driver, cuda):
         ('ID=debian\nVERSION_ID="12"\n', "debian12"),
         ('ID="rocky"\nID_LIKE="rhel centos fedora"\nVERSION_ID="9.4"\n', "rhel9"),
         ('ID="rhel"\nVERSION_ID="8.10"\n', "rhel8"),
+        ('ID="centos"\nID_LIKE="rhel fedora"\nVERSION_ID="10"\n', "rhel10"),
         ("ID=fedora\nVERSION_ID=42\n", ""),
     ],
 )

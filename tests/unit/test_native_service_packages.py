@@ -1,11 +1,14 @@
-"""Packages from a vendor's repository: what apt is told, and above all what is refused."""
+"""Packages from a vendor's repository: what apt and dnf are told, and above all what is refused."""
 
 from __future__ import annotations
 
+import functools
+
 import pytest
-from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service import packages
+from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service import apt, dnf, packages
+from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.apt import Apt
+from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.dnf import Dnf
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.packages import (
-    Apt,
     Changes,
     Installed,
     PackageError,
@@ -36,20 +39,26 @@ class Host:
 
 
 @pytest.fixture
-def fetch(monkeypatch, tmp_path):
-    """Fetch WANT on a host: fetch(host) returns the versions."""
+def fetch_with(monkeypatch, tmp_path):
+    """Fetch WANT on a host: fetch_with(Apt, host) returns the versions."""
 
     def key(url, target):
         target.write_bytes(b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n")
 
     monkeypatch.setattr(packages.releases, "download", key)
-    monkeypatch.setattr(packages.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(apt.time, "sleep", lambda seconds: None)
 
-    def run(host, before=None, want=WANT):
+    def run(manager, host, before=None, want=WANT):
         changes = Changes(get=want.names, drop=tuple(name for name in want.replaces if name in (before or {})))
-        return Apt(host).fetch(want, changes, before or {}, tmp_path / "scratch")
+        return manager(host).fetch(want, changes, before or {}, tmp_path / "scratch")
 
     return run
+
+
+@pytest.fixture
+def fetch(fetch_with):
+    """The same by apt."""
+    return functools.partial(fetch_with, Apt)
 
 
 MADISON = (0, " demo-core | 1:2.1-1 | http://vendor.test/repo Packages\n demo-core | 1:2.0-1 | http://...\n", "")
@@ -121,6 +130,120 @@ def test_without_the_packages_from_before_nobody_goes_back(tmp_path):
     with pytest.raises(PackageError, match=r"demo 1\.0 cannot be put back"):
         Apt(host).go_back({"demo": "1.0"}, tmp_path)
     assert not host.ran("install")
+
+
+# -- dnf ----------------------------------------------------------------------------------------
+
+VERSIONS = (0, "1:2.0-1\n1:2.1-1\n", "")
+TABLE = """\
+================================================================================
+ Package                Arch    Version     Repository            Size
+================================================================================
+Installing:
+ demo-core              x86_64  1:2.0-1     gpufleet-vendor      6.1 k
+{lines}
+Transaction Summary
+================================================================================
+Install  1 Package
+"""
+
+
+class Red(Host):
+    """A host with dnf, on which all goes well and these lines are in the table of the transaction."""
+
+    def __init__(self, lines="", **answers):
+        super().__init__(**{"repoquery": VERSIONS, "--assumeno": (1, TABLE.format(lines=lines), ""), **answers})
+
+
+@pytest.fixture
+def locks(monkeypatch, tmp_path):
+    """The list of dnf's versionlock."""
+    monkeypatch.setattr(dnf, "LOCKS", tmp_path / "versionlock.list")
+    return dnf.LOCKS
+
+
+def test_dnf_takes_the_version_that_is_meant_and_installs_nothing_yet(fetch_with, tmp_path):
+    host = Red()
+    assert fetch_with(Dnf, host) == {"demo-core": "1:2.0-1"}
+    assert all("--assumeno" in command or "--downloadonly" in command for command in host.ran("install"))
+    assert host.ran("install", "demo-core-1:2.0-1")
+    source = (tmp_path / "scratch" / "sources" / "vendor.repo").read_text()
+    assert "baseurl=http://vendor.test/repo/\n" in source
+    assert "includepkgs=demo-core,demo\n" in source  # and no driver
+
+
+def test_dnf_takes_the_newest_where_none_is_meant(fetch_with):
+    assert fetch_with(Dnf, Red(), want=WANT._replace(version="")) == {"demo-core": "1:2.1-1"}
+    many = Red(repoquery=(0, "1:2.1-1\n1:2.10-1\n1:2.9-1\n", ""))
+    assert fetch_with(Dnf, many, want=WANT._replace(version="")) == {"demo-core": "1:2.10-1"}
+    with pytest.raises(PackageError, match=r"has no demo-core 3\.0: it has 1:2\.1-1, 1:2\.0-1"):
+        fetch_with(Dnf, Red(), want=WANT._replace(version="3.0"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "stranger"),
+    [
+        ("     replacing  nvidia-driver.x86_64 3:580.65-1.el9\n", "nvidia-driver"),
+        ("Upgrading:\n glibc                 x86_64  2.34-100.el9  baseos  2.0 M\n", "glibc"),
+        ("Removing dependent packages:\n a-very-long-name-that-wraps\n         x86_64  1-1  @x  6\n", "a-very"),
+        ("Removing unused dependencies:\n libold                x86_64  1-1  @x  6\n", "libold"),
+    ],
+)  # fmt: skip
+def test_dnf_that_would_touch_another_package_is_refused(fetch_with, lines, stranger):
+    host = Red(lines)
+    with pytest.raises(PackageError, match=f"would remove or change {stranger}"):
+        fetch_with(Dnf, host)
+    assert not host.ran("--downloadonly")
+
+
+def test_dnf_may_bring_a_library_and_remove_what_is_replaced(fetch_with):
+    lines = (
+        "Installing dependencies:\n libnew               x86_64  1-1  baseos  6 k\n"
+        "Removing dependent packages:\n demo                 x86_64  1:1.0-1  @x  6\n"
+    )
+    host = Red(lines)
+    assert fetch_with(Dnf, host, before={"demo": Installed("1:1.0-1", False)})
+    assert host.ran("reinstall", "demo")  # to go back to
+
+
+def test_dnf_that_finds_no_way_says_why(fetch_with):
+    error = "Unable to detect release version\nError: \n Problem: nothing provides libnew needed by demo-core\n"
+    with pytest.raises(PackageError, match=r"no way: Error:; Problem: nothing provides libnew"):
+        fetch_with(Dnf, Red(**{"--assumeno": (1, "", error)}))
+
+
+def test_a_package_without_the_right_signature_is_refused(fetch_with):
+    said = "/x/archives/demo-core-2.0-1.x86_64.rpm: digests SIGNATURES NOT OK\n"
+    with pytest.raises(PackageError, match=r"without a signature by .*key\.pub: demo-core-2\.0-1\..*NOT OK"):
+        fetch_with(Dnf, Red(**{"--checksig": (1, said, "")}))
+
+
+def test_the_plugin_that_holds_packages_comes_with_the_first_of_them(fetch_with):
+    host = Red(versionlock=(1, "", "No such command: versionlock"))
+    fetch_with(Dnf, host)
+    assert host.ran("install", "--downloadonly", "python3-dnf-plugin-versionlock")
+    host = Red()
+    fetch_with(Dnf, host)
+    assert not host.ran("python3-dnf-plugin-versionlock")
+
+
+def test_rpms_that_are_there_and_held(locks):
+    said = "a\t1:1.0-1\nb\t0:2.0-1\npackage c is not installed\n"
+    locks.write_text("# Added lock on Mon\na-1:1.0-1.*\nb-0:1.9-1.*\n")
+    assert Dnf(Host(rpm=(1, said, ""))).installed(["a", "b", "c"]) == {
+        "a": Installed("1:1.0-1", True),
+        "b": Installed("0:2.0-1", False),  # the lock is of a version that is gone
+    }
+
+
+def test_without_the_rpms_from_before_nobody_goes_back(locks, tmp_path):
+    host = Host(rpm=(0, "demo\t0:2.0-1\n", ""))
+    with pytest.raises(PackageError, match=r"demo 0:1\.0-1 cannot be put back"):
+        Dnf(host).go_back({"demo": "0:1.0-1"}, tmp_path)
+    assert not host.ran("dnf")
+
+
+# -- what is asked for --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

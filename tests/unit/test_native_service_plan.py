@@ -303,6 +303,48 @@ def test_a_version_is_meant_without_epoch_and_revision(version, wanted, same):
     assert matches(version, wanted) is same
 
 
+SECRET = File("/etc/demo/key", b"made up just now", 0o600, secret=True, generated=True)
+WITH_SECRET = WANT._replace(files=(*WANT.files, SECRET))
+
+
+def holding(content: bytes, mode: int = 0o600) -> Host:
+    """The converged host, with a secret that it made up once."""
+    files = {**CONVERGED.files, SECRET.path: FileState(content, mode, "root", "root")}
+    return CONVERGED._replace(files=files, placed={**CONVERGED.placed, SECRET.path: "restart"})
+
+
+def test_a_secret_that_the_host_made_up_stays_as_it_is():
+    assert not make_plan(WITH_SECRET, holding(b"made up once")).changes
+    assert [file.content for file in make_plan(WITH_SECRET, CONVERGED).write] == [SECRET.content]
+    assert [file.content for file in make_plan(WITH_SECRET, holding(b"")).write] == [SECRET.content]
+
+
+def test_only_the_mode_of_a_secret_that_the_host_made_up_is_put_right():
+    (file,) = make_plan(WITH_SECRET, holding(b"made up once", 0o644)).write
+    assert (file.content, file.mode) == (b"made up once", 0o600)
+
+
+def test_a_secret_that_the_host_made_up_goes_only_with_the_data():
+    host = holding(b"made up once")._replace(data=("/var/lib/demo", SECRET.path))
+    gone = Service("demo", "absent", UNIT, files=(SECRET,))
+    assert SECRET.path not in make_plan(gone, host).remove
+    assert {CONFIG.path, UNIT} <= set(make_plan(gone, host).remove)
+    purged = make_plan(gone._replace(purge=True), host)
+    assert SECRET.path in purged.remove
+    assert SECRET.path in make_plan(gone._replace(purge=True), host._replace(managed=False)).purge
+
+
+def test_data_is_copied_when_another_release_starts_and_only_then():
+    want = WANT._replace(data=("/var/lib/demo/*.db",))
+    host = CONVERGED._replace(rewritable=("/var/lib/demo/one.db",))
+    assert not make_plan(want, host).changes
+    assert make_plan(want, host._replace(files={})).save == ()
+    older = host._replace(current="1.0")
+    plan = make_plan(want, older)
+    assert plan.save == ("/var/lib/demo/one.db",)
+    assert "copy /var/lib/demo/one.db, for the way back" in summary(plan, want, older)
+
+
 # -- the distribution's own packages ------------------------------------------------------------
 
 DROP_IN = "/etc/systemd/system/demo.service.d/gpufleet.conf"

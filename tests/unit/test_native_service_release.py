@@ -223,6 +223,16 @@ def test_an_archive_that_the_checksum_file_does_not_list_is_refused(server, tmp_
         releases.fetch(release, tmp_path)
 
 
+@pytest.mark.parametrize("listed", ["{}", "{}\n", "{}  demo.tar.gz\n"])
+def test_a_checksum_file_may_be_of_one_archive_and_hold_its_sum_alone(server, tmp_path, listed):
+    """As dl.grafana.com has them."""
+    server.files["demo.tar.gz"] = archive = tar_of(CONTENT)
+    server.files["demo.tar.gz.sha256"] = listed.format(hashlib.sha256(archive).hexdigest()).encode()
+    url = f"{server.base}/demo.tar.gz"
+    path, _ = releases.fetch(releases.Release("1", url, None, f"{url}.sha256"), tmp_path)
+    assert path.read_bytes() == archive
+
+
 def test_a_missing_archive_is_not_asked_for_again_and_a_busy_server_is(server, tmp_path):
     release = publish(server, "demo-1.0.tar.gz", tar_of(CONTENT))._replace(sha256="0" * 64)
     server.statuses = [404]

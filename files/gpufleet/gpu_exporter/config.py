@@ -50,6 +50,7 @@ class Paths:
     proc: str = key("/proc", "The proc tree.")
     passwd: str = key("/etc/passwd", "Names of users, for processes outside of containers.")
     systemd: str = key("/etc/systemd/system", "Where systemd notes which units are enabled.")
+    cgroup: str = key("/sys/fs/cgroup", "The tree of control groups, of version 2.")
 
 
 @dataclasses.dataclass

@@ -336,6 +336,16 @@ USER_CONTAINERS = _family(
     "ds01_user_containers_count", "allocations", "gauge", ("user",), "",
     "Running containers of the user, with or without GPU.", "Docker",
 )
+CONTAINER_MEMORY = _family(
+    "ds01_container_memory_bytes", "allocations", "gauge", ("container", "user"), "bytes",
+    "Memory of the host that the running container uses, without files that are only cached. Absent on hosts with "
+    "control groups of version 1.", "Docker, memory.current and memory.stat of its control group",
+)
+CONTAINER_MEMORY_LIMIT = _family(
+    "ds01_container_memory_limit_bytes", "allocations", "gauge", ("container", "user"), "bytes",
+    "Memory of the host that the running container may use. Absent without a limit.",
+    "Docker, memory.max of its control group",
+)
 CONTAINERS = _family(
     "ds01_containers_total", "allocations", "gauge", ("status", "interface"), "",
     "Containers by status (running, which includes paused, or stopped) and interface (orchestration, atomic, api, "

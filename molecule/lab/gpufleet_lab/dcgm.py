@@ -1,6 +1,6 @@
-"""NVIDIA's apt repository, as far as DCGM goes: stand-ins under the names, paths and versions of the real packages.
+"""NVIDIA's repositories, as far as DCGM goes: stand-ins under the names, paths and versions of the real packages.
 
-They are signed with a key that is made with them, and installed by the hosts' own apt. The programs are in
+They are signed with a key that is made with them, and installed by the hosts' own apt and dnf. The programs are in
 molecule/lab/dcgm.
 """
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from pathlib import Path
 
+from . import rpm
 from .system import run
 
 PROGRAMS = Path(__file__).resolve().parents[1] / "dcgm"
@@ -23,6 +24,7 @@ PROGRAMS = Path(__file__).resolve().parents[1] / "dcgm"
 REPOSITORY = "developer.download.nvidia.com/compute/cuda/repos"
 DISTRIBUTIONS = ("debian12", "debian13", "ubuntu2204", "ubuntu2404")
 KEY = "3bf863cc.pub"
+RPM_KEY = "D42D0685.pub"
 OTHER_KEY = "wrong.pub"
 """A key that has signed nothing."""
 
@@ -72,7 +74,9 @@ id nvidia-dcgm >/dev/null 2>&1 || useradd --system --no-create-home --shell /usr
 STOP = """\
 #!/bin/sh
 set -e
-if [ "$1" = remove ] && [ -d /run/systemd/system ]; then systemctl stop {unit} || true; fi
+case "$1" in
+  remove | 0) if [ -d /run/systemd/system ]; then systemctl stop {unit} || true; fi ;; # dpkg says remove, rpm 0
+esac
 """
 
 
@@ -87,9 +91,14 @@ class Package:
     scripts: Mapping[str, str] = field(default_factory=dict)
 
 
+# A host of the lab has its shell from Debian, of which rpm knows nothing.
+SHELL = Package("bash", "5.1.8-6", {}, {"Provides": "/bin/sh"})
+
+
 def recipe() -> object:
     """Return all that the repository is made of."""
-    return [Path(__file__).read_text(), {path.name: path.read_text() for path in sorted(PROGRAMS.iterdir())}]
+    sources = [Path(__file__), Path(rpm.__file__), *sorted(PROGRAMS.iterdir())]
+    return {path.name: path.read_text() for path in sources}
 
 
 def publish(root: Path) -> None:
@@ -102,6 +111,7 @@ def publish(root: Path) -> None:
         try:
             for name in DISTRIBUTIONS:
                 _publish(root / REPOSITORY / name / "x86_64", pool, index, keys)
+            rpm.publish([*packages(), SHELL], root / REPOSITORY / "rhel9/x86_64", keys)
         finally:
             keys.close()
 
@@ -207,15 +217,25 @@ class Keys:
             self._gpg("--passphrase", "", "--quick-generate-key", f"{name}@lab.invalid", "rsa3072", "sign", "never")
 
     def sign(self, directory: Path) -> None:
-        """Sign the Release file of a repository, and put the keys beside it."""
+        """Sign the Release file of an apt repository, and put the keys beside it."""
         release = directory / "Release"
         self._gpg("--local-user", "signer@lab.invalid", "--clearsign", "--output", directory / "InRelease", release)
         self._gpg(
             *("--local-user", "signer@lab.invalid", "--armor", "--detach-sign"),
             *("--output", directory / "Release.gpg", release),
         )
-        self._gpg("--armor", "--output", directory / KEY, "--export", "signer@lab.invalid")
         self._gpg("--output", directory / "cuda-archive-keyring.gpg", "--export", "signer@lab.invalid")
+        self._export(directory, KEY)
+
+    def sign_packages(self, directory: Path) -> None:
+        """Sign the packages of a dnf repository, and put the keys beside them."""
+        settings = {"_gpg_path": self._home, "_gpg_name": "signer@lab.invalid", "__gpg": "/usr/bin/gpg"}
+        defined = [word for name, value in settings.items() for word in ("--define", f"{name} {value}")]
+        run("rpmsign", *defined, "--addsign", *sorted(directory.glob("*.rpm")))
+        self._export(directory, RPM_KEY)
+
+    def _export(self, directory: Path, name: str) -> None:
+        self._gpg("--armor", "--output", directory / name, "--export", "signer@lab.invalid")
         self._gpg("--armor", "--output", directory / OTHER_KEY, "--export", "other@lab.invalid")
 
     def close(self) -> None:

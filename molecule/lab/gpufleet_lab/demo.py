@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from . import grafana
 from .lab import Lab
 from .system import LabError, wait_until
 
@@ -60,6 +61,8 @@ def show(lab: Lab, master: str, patience: float) -> None:
         _print_table(("HOST", "GPU", "MODEL", "STATE", "VRAM", "HOTSPOT", "POWER", "HELD BY"), gpus)
     print(f"\nPrometheus: {prometheus.url}/targets")
     print(f"  from elsewhere: ssh -L {PORT}:{lab.host(master).address}:{PORT} <this machine>, then localhost:{PORT}")
+    for line in _grafana(lab, master, versions.get((master, "grafana"))):
+        print(line)
     print(f"A host:     python3 molecule/lab/lab.py ssh {lab.name} {targets[0].host}")
     print("The end:    make clean")
 
@@ -119,6 +122,18 @@ class Prometheus:
         url = f"{self.url}/api/v1/{what}?{urllib.parse.urlencode(query)}"
         with urllib.request.urlopen(url, timeout=5) as answer:
             return json.load(answer)["data"]
+
+
+def _grafana(lab: Lab, master: str, version: str | None) -> Iterator[str]:
+    """Yield where Grafana is, and whether it is Grafana."""
+    if version is None:
+        return
+    if grafana.is_stand_in(version):
+        yield "Grafana:    a STAND-IN, with nothing to look at, since Debian has none. With its archive for Linux in a"
+        yield f"  file, `make clean` and then `{grafana.REAL}=/path/of/it make demo` runs the real one."
+        return
+    yield f"Grafana:    http://{lab.host(master).address}:3000/ (the real one, {version}); user admin, password:"
+    yield f"  python3 molecule/lab/lab.py ssh {lab.name} {master} cat /etc/grafana/secrets/admin_password"
 
 
 def _expected(lab: Lab, master: str) -> list[tuple[str, str]]:

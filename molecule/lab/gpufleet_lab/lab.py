@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import cgroup, faults, image, mirror, network
+from . import cgroup, faults, grafana, image, mirror, network
 from .host import Host, HostSpec
 from .system import LabError, boot_id, check_machine, locked, raise_sysctl, run, wait_until
 
@@ -108,7 +108,9 @@ class Lab:
     @property
     def versions(self) -> dict[str, dict[str, str]]:
         """The releases in the mirror: {"prometheus": {"current": ..., "previous": ...}, ...}."""
-        return mirror.versions(Path(self.state["mirror"]))
+        found = mirror.versions(Path(self.state["mirror"]))
+        real = self.state.get("grafana")
+        return {**found, "grafana": {"current": real, "previous": real}} if real else found
 
     @property
     def hosts(self) -> dict[str, Host]:
@@ -258,10 +260,19 @@ def up(name: str, specs: dict[str, HostSpec]) -> Lab:
         if not (directory / "lab.json").exists():
             _create(directory, name, releases)
         lab = Lab(directory)
+        _offer_grafana(lab)
         _add_hosts(lab, specs)
         lab.boot()
     lab.wait()
     return lab
+
+
+def _offer_grafana(lab: Lab) -> None:
+    """Take the real Grafana where there is one. It makes nothing of what the stand-in wrote, or the other way round."""
+    version = grafana.offer_real(lab.faults.extra)
+    if lab.state["hosts"] and lab.state.get("grafana") != version:
+        raise LabError(f"lab {lab.name} has hosts with another Grafana already: `make clean` first")
+    lab.state["grafana"] = version
 
 
 def down(lab: Lab) -> None:

@@ -6,13 +6,10 @@ leads a download here; names, layouts and checksum files are upstream's.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
 import json
 import re
 import sys
-import tarfile
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from . import dcgm, debian, store
+from . import dcgm, debian, grafana, store
+from .archive import pack
 from .system import LabError, run
 
 # The wheels inside our zipapps, which the controller fetches.
@@ -75,6 +73,9 @@ class GitHubRelease:
     # In the archive -> in the packages.
     programs: Mapping[str, str]
     texts: Mapping[str, str] = field(default_factory=dict)
+    # A directory that Debian's build reads, and upstream's has inside the program: it goes into the archive, and the
+    # program looks for it where the collection unpacks that.
+    assets: str = ""
 
     @property
     def name(self) -> str:
@@ -92,15 +93,30 @@ class GitHubRelease:
             "LICENSE": (0o644, (packages / LICENCE).read_bytes()),
             "NOTICE": (0o644, notice.encode()),
             **{name: (0o644, text.encode()) for name, text in self.texts.items()},
-            **{name: (0o755, (packages / path).read_bytes()) for name, path in self.programs.items()},
+            **{name: (0o755, self._program(packages / path)) for name, path in self.programs.items()},
+            **self._assets(packages),
         }
-        _pack(archive, {f"{top}/{name}": content for name, content in files.items()})
+        pack(archive, {f"{top}/{name}": content for name, content in files.items()})
         sums = {archive.name: hashlib.sha256(archive.read_bytes()).hexdigest()}
         # Upstream's file lists all platforms: whoever looks for a checksum must find the right line.
         for other in (f"{self.name}-{version}.{platform}.tar.gz" for platform in OTHER_PLATFORMS):
             sums[other] = hashlib.sha256(other.encode()).hexdigest()
         lines = "".join(f"{checksum}  {name}\n" for name, checksum in sorted(sums.items()))
         (release / "sha256sums.txt").write_text(lines)
+
+    def _program(self, file: Path) -> bytes:
+        before, after = f"/{self.assets}".encode(), f"/opt/gpufleet/{self.name}/current".encode()
+        if not self.assets:
+            return file.read_bytes()
+        if len(before) != len(after):  # in a compiled program, a text has its place
+            raise LabError(f"{before!r} and {after!r} differ in length")
+        return file.read_bytes().replace(before, after)
+
+    def _assets(self, packages: Path) -> dict[str, tuple[int, bytes]]:
+        if not self.assets:
+            return {}
+        files = (path for path in sorted((packages / self.assets).rglob("*")) if path.is_file())
+        return {str(path.relative_to(packages / self.assets)): (0o644, path.read_bytes()) for path in files}
 
 
 COMPONENTS: tuple[Component, ...] = (
@@ -120,6 +136,7 @@ COMPONENTS: tuple[Component, ...] = (
         ("prometheus-alertmanager", "amtool"),
         {"alertmanager": "usr/bin/prometheus-alertmanager", "amtool": "usr/bin/amtool"},
         {"alertmanager.yml": ALERTMANAGER_YML},
+        assets="usr/share/prometheus/alertmanager",
     ),
 )
 
@@ -153,6 +170,7 @@ def build() -> Path:
         dcgm.publish(root)
         names = [component.name for component in COMPONENTS]
         by_name = {name: {release: found[name] for release, found in results.items()} for name in names}
+        by_name["grafana"] = grafana.publish(root)
         (root / "versions.json").write_text(json.dumps(by_name, indent=1) + "\n")
 
     store.build_once(target, publish)
@@ -169,7 +187,7 @@ def _current() -> Path:
 
 def _recipe() -> str:
     # This file, the list of wheels and the stand-ins are the recipe.
-    return store.key([Path(__file__).read_text(), WHEELS.read_text(), dcgm.recipe()])
+    return store.key([Path(__file__).read_text(), WHEELS.read_text(), dcgm.recipe(), grafana.recipe()])
 
 
 def _packages(archive: debian.Archive) -> dict[str, str]:
@@ -214,19 +232,3 @@ def _upstream(version: str) -> str:
     if not match:
         raise LabError(f"no upstream version in Debian's {version!r}")
     return match[1]
-
-
-def _pack(archive: Path, files: Mapping[str, tuple[int, bytes]]) -> None:
-    """Write a tar.gz that depends on nothing but its content: its checksum is part of tests."""
-    with (
-        archive.open("wb") as raw,
-        gzip.GzipFile("", "wb", 4, raw, mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
-    ):
-        directory = tarfile.TarInfo(next(iter(files)).partition("/")[0])
-        directory.type, directory.mode = tarfile.DIRTYPE, 0o755
-        tar.addfile(directory)
-        for name, (mode, content) in sorted(files.items()):
-            member = tarfile.TarInfo(name)
-            member.mode, member.size = mode, len(content)
-            tar.addfile(member, io.BytesIO(content))

@@ -6,6 +6,7 @@
 /opt/gpufleet/<service>/current        link to the one that runs
 /opt/gpufleet/<service>/manifest.json  what was placed on this host, to know later what to remove
 /opt/gpufleet/<service>/journal.json   exists only while a plan is being carried out: the state to go back to
+/opt/gpufleet/<service>/data/          copies of what releases wrote, by release and path
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import base64
 import contextlib
 import errno
 import fcntl
+import glob
 import grp
 import json
 import os
@@ -27,6 +29,7 @@ from pathlib import Path
 from . import health as healths
 from . import packages as pkgs
 from . import release as releases
+from .package_manager import package_manager
 from .plan import File, FileState, Host, Plan, Service, make_plan
 from .systemd import Systemd, SystemdError
 
@@ -56,6 +59,7 @@ class ServiceHost:
         self._manifest_file = self.root / "manifest.json"
         self._journal_file = self.root / "journal.json"
         self._scratch = self.root / ".packages"
+        self._data = self.root / "data"
 
     # -- see ----------------------------------------------------------------------------------
 
@@ -92,13 +96,18 @@ class ServiceHost:
             own_packages=frozenset(own_packages),
             held=frozenset(manifest.get("held", [])),
             secrets=frozenset([*manifest.get("secrets", []), *journal.get("secrets", [])]),
-            data=tuple(path for path in _data_directories(self.want.name) if Path(path).exists()),
+            data=tuple(path for path in (*_data_directories(self.want.name), *self._with_data()) if _exists(path)),
+            rewritable=_matching(self.want.data),
         )
+
+    def _with_data(self) -> list[str]:
+        """Files that stay and go with the data."""
+        return [file.path for file in self.want.files] if self.want.state == "absent" else []
 
     def _packages(self, known: t.Iterable[str]) -> dict[str, pkgs.Installed]:
         want = self.want.packages
         names = {*known, *(want.names if want else ()), *(want.replaces if want else ())}
-        return pkgs.manager(self._run).installed(names) if names else {}
+        return package_manager(self._run).installed(names) if names else {}
 
     def _current(self) -> str | None:
         link = self.root / "current"
@@ -149,7 +158,7 @@ class ServiceHost:
             return {}
         assert self.want.packages is not None
         try:
-            return pkgs.manager(self._run).fetch(self.want.packages, plan.packages, have.packages, self._scratch)
+            return package_manager(self._run).fetch(self.want.packages, plan.packages, have.packages, self._scratch)
         except pkgs.PackageError:
             shutil.rmtree(self._scratch, ignore_errors=True)
             if not have.managed:
@@ -200,6 +209,7 @@ class ServiceHost:
         begun = time.time()
         self._begin(plan, have)
         try:
+            self._save_data(plan)
             self._install_packages(plan, versions)
             self._place(plan)
             self._order(plan)
@@ -240,9 +250,37 @@ class ServiceHost:
             known["packages"].setdefault(name, installed.version if installed else None)
         _write_file(self._journal_file, json.dumps(known).encode(), 0o600)
 
+    def _save_data(self, plan: Plan) -> None:
+        """Copy what the new release may rewrite, while nobody writes to it."""
+        known = _read_json(self._journal_file)
+        if not plan.switch or not (plan.save or "data" in known):
+            return
+        self._systemd.order("stop", self.unit)
+        if "data" not in known:
+            copies = self._copies(known)
+            shutil.rmtree(copies, ignore_errors=True)
+            copies.mkdir(mode=0o700, parents=True)
+            for path in plan.save:
+                _copy(Path(path), copies / path.lstrip("/"))
+            _write_file(self._journal_file, json.dumps({**known, "data": list(self.want.data)}).encode(), 0o600)
+        elif plan.current == known["current"]:  # back, after a run that was cut, to the release that wrote the copies
+            self._restore_data(known)
+
+    def _copies(self, known: t.Mapping[str, t.Any]) -> Path:
+        """Where copies are of what the release wrote that ran before; another one's stay beside them."""
+        return self._data / (known["current"] or "none")
+
+    def _restore_data(self, known: t.Mapping[str, t.Any]) -> None:
+        """Put back the copies. What else matches has come since, and would not fit to them."""
+        for path in _matching(known["data"]):
+            Path(path).unlink()
+        copies = self._copies(known)
+        for copy in _files_below(copies):
+            _copy(copy, Path("/", copy.relative_to(copies)))
+
     def _install_packages(self, plan: Plan, versions: t.Mapping[str, str]) -> None:
         """Install what was fetched. It is the new program that has to accept the new files."""
-        manager = pkgs.manager(self._run) if self.want.packages else None
+        manager = package_manager(self._run) if self.want.packages else None
         if manager and plan.packages.get:
             manager.install(versions, plan.packages.drop, self._scratch)
             self.check_files(plan)
@@ -303,8 +341,11 @@ class ServiceHost:
                 self._command("stop")
             if not known["enabled"] and now.file == "enabled":
                 self._systemd.enable(self.want.watched, False)
+            if "data" in known:
+                self._command("stop")
+                self._restore_data(known)
             if known["packages"]:
-                manager = pkgs.manager(self._run)
+                manager = package_manager(self._run)
                 manager.go_back(known["packages"], self._scratch)
                 manager.hold(known["held"], True)
             for path, state in known["files"].items():
@@ -352,6 +393,8 @@ class ServiceHost:
     def _finish(self, plan: Plan, have: Host) -> None:
         for name in plan.prune:
             shutil.rmtree(self.root / name)
+        for copies in set(self._data.glob("*")) - {self._data / name for name in releases.installed(self.root)}:
+            shutil.rmtree(copies)
         shutil.rmtree(self._scratch, ignore_errors=True)
         known = _read_json(self._journal_file)  # what a run that was cut has made is in it, too
         names = set(self.want.packages.names if self.want.packages else ())
@@ -375,13 +418,13 @@ class ServiceHost:
         goes_on = plan.action == "restart"
         self._order(plan._replace(daemon_reload=False, action=None if goes_on else plan.action))
         if have.held:
-            pkgs.manager(self._run).hold(sorted(have.held & have.packages.keys()), False)
+            package_manager(self._run).hold(sorted(have.held & have.packages.keys()), False)
         if plan.packages.drop:
-            pkgs.manager(self._run).remove(plan.packages.drop, self.want.packages)
+            package_manager(self._run).remove(plan.packages.drop, self.want.packages)
         for path in plan.remove:
             Path(path).unlink(missing_ok=True)
         manifest, journal = _read_json(self._manifest_file), _read_json(self._journal_file)
-        _remove_empty([*manifest.get("directories", []), *journal.get("made", [])])
+        _remove_empty([*self.want.directories, *manifest.get("directories", []), *journal.get("made", [])])
         if plan.daemon_reload:
             self._systemd.daemon_reload()
             self._systemd.reset_failed(self.unit)
@@ -426,6 +469,40 @@ def _data_directories(name: str) -> tuple[str, ...]:
     return tuple(f"/var/{kind}/{private}{name}" for kind in ("lib", "cache", "log") for private in ("", "private/"))
 
 
+def _exists(path: str) -> bool:
+    return Path(path).exists()
+
+
+def _matching(patterns: t.Iterable[str]) -> tuple[str, ...]:
+    """The files that there are of some patterns; a link is none."""
+    found = (path for pattern in patterns for path in sorted(glob.glob(pattern)))  # noqa: PTH207 (they begin at /)
+    return tuple(path for path in found if Path(path).is_file() and not Path(path).is_symlink())
+
+
+def _files_below(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file()]
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file with its owner and mode, and see it on the disk.
+
+    One of the two is in a directory of the service's user, who may have put links there.
+    """
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = target.with_name(f".{target.name}.new")
+    fresh.unlink(missing_ok=True)
+    from_it = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+    to_it = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(from_it, "rb") as old, os.fdopen(to_it, "wb") as new:
+        shutil.copyfileobj(old, new, 1 << 20)
+        status = os.fstat(old.fileno())
+        os.fchown(new.fileno(), status.st_uid, status.st_gid)
+        os.fchmod(new.fileno(), status.st_mode & 0o777)
+        new.flush()
+        os.fsync(new.fileno())
+    fresh.replace(target)
+
+
 def _remove_empty(paths: t.Sequence[str]) -> None:
     """Remove directories, given parents first, but not what others put there."""
     for path in reversed(paths):
@@ -434,7 +511,7 @@ def _remove_empty(paths: t.Sequence[str]) -> None:
 
 
 def _delete(path: Path) -> None:
-    if path.is_symlink():
+    if path.is_symlink() or path.is_file():
         path.unlink()
     else:
         shutil.rmtree(path, ignore_errors=True)

@@ -15,7 +15,10 @@ EFFECTS = ("none", "reload", "restart")
 
 
 class File(t.NamedTuple):
-    """A file as it is to be. ``effect`` is one of EFFECTS; ``validate`` is a command, split into words."""
+    """A file as it is to be. ``effect`` is one of EFFECTS; ``validate`` is a command, split into words.
+
+    What is ``generated`` was made up just now, and gives way to what the host has already.
+    """
 
     path: str
     content: bytes
@@ -25,6 +28,7 @@ class File(t.NamedTuple):
     effect: str = "restart"
     secret: bool = False
     validate: tuple[str, ...] = ()
+    generated: bool = False
 
 
 class FileState(t.NamedTuple):
@@ -37,7 +41,11 @@ class FileState(t.NamedTuple):
 
 
 class Service(t.NamedTuple):
-    """A service as it is to be. The unit file is one of ``files``, at ``unit_path``."""
+    """A service as it is to be. The unit file is one of ``files``, at ``unit_path``.
+
+    Of a service that is to be absent, ``files`` are those that stay with its data. ``data`` are patterns of paths which
+    a new release may rewrite, so that the old one cannot read them any more.
+    """
 
     name: str
     state: str  # started, stopped or absent
@@ -49,6 +57,7 @@ class Service(t.NamedTuple):
     user: str | None = None  # a user account that has to exist; None with a user that systemd makes up
     purge: bool = False
     packages: pkgs.Packages | None = None
+    data: tuple[str, ...] = ()
     timer: bool = False  # the unit is a job, which NAME.timer starts
 
     @property
@@ -105,6 +114,7 @@ class Host(t.NamedTuple):
     packages: t.Mapping[str, pkgs.Installed] = {}
     own_packages: frozenset[str] = frozenset()
     held: frozenset[str] = frozenset()
+    rewritable: tuple[str, ...] = ()  # what is there of Service.data
 
     def previous_to(self, current: str | None) -> str | None:
         """Return the release that stays beside ``current``: what ran last, to go back to without a download."""
@@ -130,6 +140,7 @@ class Plan(t.NamedTuple):
     forget: bool = False  # remove everything that was ever placed
     purge: tuple[str, ...] = ()
     packages: pkgs.Changes = pkgs.Changes()
+    save: tuple[str, ...] = ()  # paths to be copied before the new release starts
 
     @property
     def changes(self) -> bool:
@@ -144,7 +155,8 @@ def make_plan(want: Service, have: Host) -> Plan:
     current = releases.find(want.release, have.releases) if want.release else None
     install = want.release is not None and current is None
     switch = want.release is not None and (install or current != have.current)
-    write = tuple(file for file in want.files if _differs(file, have.files.get(file.path)))
+    files = [_kept(file, have.files.get(file.path)) for file in want.files]
+    write = tuple(file for file in files if _differs(file, have.files.get(file.path)))
     wanted = {file.path for file in want.files}
     remove = tuple(path for path in have.placed if path not in wanted)
     packages = _packages(want.packages, have)
@@ -166,6 +178,7 @@ def make_plan(want: Service, have: Host) -> Plan:
         action=_action(want, have, effect, fresh=bool(packages.get)),
         prune=_outdated(current, have) if want.release and not install else (),
         packages=packages,
+        save=have.rewritable if switch else (),
     )
 
 
@@ -188,13 +201,14 @@ def _serves(installed: pkgs.Installed | None, version: str) -> bool:
 
 def _removal(want: Service, have: Host) -> Plan:
     """Take away what was placed. A unit of the same name that somebody else wrote stays as it is."""
+    keep = () if want.purge else tuple(file.path for file in want.files)
     purge = have.data if want.purge else ()
     if not have.managed:
         return Plan(forget=have.leftovers, purge=purge)
     # A program of the distribution that was there before us goes on as it was before us: others use it.
     stays = want.shared and not have.own_packages.intersection(want.packages.names[:1] if want.packages else ())
     return Plan(
-        remove=tuple(have.placed),
+        remove=tuple(path for path in have.placed if path not in keep),
         remove_user=have.own_user if have.own_user in have.users else None,
         daemon_reload=True,
         enable=False if have.enabled and not stays else None,
@@ -203,6 +217,10 @@ def _removal(want: Service, have: Host) -> Plan:
         purge=purge,
         packages=pkgs.Changes(drop=tuple(sorted(have.own_packages & have.packages.keys()))),
     )
+
+
+def _kept(file: File, state: FileState | None) -> File:
+    return file._replace(content=state.content) if file.generated and state and state.content else file
 
 
 def _differs(file: File, state: FileState | None) -> bool:
@@ -239,6 +257,7 @@ def summary(plan: Plan, want: Service, have: Host) -> list[str]:
         lines.append(f"release {before} -> {version}")
     lines += [f"package {name} {before} -> {after}" for name, before, after in _package_changes(plan, want, have)]
     lines += [f"hold package {name}" for name in plan.packages.hold]
+    lines += [f"copy {path}, for the way back" for path in plan.save]
     lines += [f"directory {path}" for path in plan.make]
     lines += [f"add user {plan.add_user}"] if plan.add_user else []
     lines += [f"remove user {plan.remove_user}"] if plan.remove_user else []

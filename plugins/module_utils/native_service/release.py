@@ -7,6 +7,7 @@ Used on the host by the module and, for hosts without a way out, on the controll
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import http.client
@@ -185,9 +186,11 @@ def sha256_of(path: Path) -> str:
 
 
 def _published_checksum(release: Release) -> str:
-    """Look the archive up in the release's checksum file (``<hex>  <file name>`` lines)."""
+    """Look the archive up in the release's checksum file: ``<hex>  <file name>`` lines, or the sum of one archive."""
     url = t.cast(str, release.checksum_url)
     text: str = _retrying(url, lambda: _open(url).read()).decode("utf-8", "replace")
+    if re.fullmatch(r"\s*[0-9a-fA-F]{64}\s*", text):
+        return text.strip().lower()
     for line in text.splitlines():
         words = line.split()
         if len(words) == 2 and words[1].lstrip("*") == release.filename:
@@ -283,24 +286,41 @@ def install(release: Release, archive: Path, sha256: str, root: Path) -> str:
     Raises ReleaseError; nothing is left behind then.
     """
     unfinished = root / ".unpacking"
-    shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        unfinished.mkdir(parents=True)
-        _unpack(archive, unfinished, release.filename)
-        content = _only_directory(unfinished)
-        files = {str(path.relative_to(content)): path.lstat().st_size for path in _files(content)}
-        record = {"version": release.version, "sha256": sha256, "files": files}
-        _write(content / RECORD, json.dumps(record, indent=1).encode())
-        content.chmod(0o755)
-        name = _free_name(root, release.version, sha256)
-        content.rename(root / name)
-        return name
-    except (OSError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise ReleaseError(f"no space left on the filesystem of {root} to unpack {release.filename}") from error
-        raise ReleaseError(f"cannot unpack {release.filename}: {error}") from error
+        with _said_of(release.filename, root):
+            content = unpack(archive, unfinished, release.filename)
+            files = {str(path.relative_to(content)): path.lstat().st_size for path in _files(content)}
+            record = {"version": release.version, "sha256": sha256, "files": files}
+            _write(content / RECORD, json.dumps(record, indent=1).encode())
+            content.chmod(0o755)
+            name = _free_name(root, release.version, sha256)
+            content.rename(root / name)
+            return name
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def unpack(archive: Path, directory: Path, filename: str) -> Path:
+    """Unpack an archive of that name into a new directory, in place of what is there; return where its content is.
+
+    Raises ReleaseError.
+    """
+    with _said_of(filename, directory.parent):
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        _unpack(archive, directory, filename)
+        return _only_directory(directory)
+
+
+@contextlib.contextmanager
+def _said_of(filename: str, root: Path) -> t.Iterator[None]:
+    """Turn what goes wrong while an archive is unpacked into a ReleaseError."""
+    try:
+        yield
+    except (OSError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise ReleaseError(f"no space left on the filesystem of {root} to unpack {filename}") from error
+        raise ReleaseError(f"cannot unpack {filename}: {error}") from error
 
 
 def _free_name(root: Path, version: str, sha256: str) -> str:

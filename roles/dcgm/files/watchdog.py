@@ -32,7 +32,7 @@ def status(url: str, patience: float) -> int | None:
 
 def main() -> None:
     """Entry point."""
-    url, pause = sys.argv[1], int(sys.argv[2]) / 4
+    url, pause = sys.argv[1], max(int(sys.argv[2]), 4) / 4
     if "--once" in sys.argv:
         # A server that wants a password answers.
         sys.exit(0 if status(url, pause) in (200, 401) else f"{url} does not answer well")

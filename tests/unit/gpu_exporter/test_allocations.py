@@ -51,6 +51,7 @@ def host(tmp_path):
     host = SimpleNamespace(daemon=daemon, settings=settings, store=store, path=tmp_path, processes=[], collector=None)
     whole = config.Config(allocations=settings)
     whole.paths.passwd, whole.paths.proc = str(passwd), str(tmp_path / "proc")
+    whole.paths.cgroup = str(tmp_path / "cgroup")
 
     def collect():
         store.current = Inventory(gpus=GPUS, processes=tuple(host.processes), complete=True)
@@ -114,6 +115,52 @@ def test_a_container_of_ds01_has_all_its_series(host):
     assert rows(out, "ds01_unmanaged_gpu_count") == {(): 0}
     assert rows(out, "ds01_allocation_source") == {("docker",): 1}
     assert [labels[1] for labels in rows(out, "ds01_exporter_info")] == ["native"]
+    assert not out.failures
+
+
+def cgroup(host, path, current, limit, inactive=0):
+    """Make a control group as the kernel has it."""
+    directory = host.path / "cgroup" / path
+    directory.mkdir(parents=True)
+    (directory / "memory.current").write_text(f"{current}\n")
+    (directory / "memory.max").write_text(f"{limit}\n")
+    (directory / "memory.stat").write_text(f"anon 1\ninactive_file {inactive}\nactive_file 2\n")
+
+
+@pytest.mark.parametrize(
+    ("parent", "path"),
+    [
+        ("", "system.slice/docker-{}.scope"),
+        ("", "docker/{}"),
+        ("ds01-staff-alice.slice", "ds01.slice/ds01-staff.slice/ds01-staff-alice.slice/docker-{}.scope"),
+        ("/jobs", "jobs/{}"),
+    ],
+)
+def test_memory_of_a_container_and_its_limit(host, parent, path):
+    """Files that are only cached make no container full."""
+    key = host.daemon.add("train", labels={"ds01.user": "alice"}, parent=parent)
+    cgroup(host, path.format(key), 900, 1000, inactive=500)
+    out = host.collect()
+    assert rows(out, "ds01_container_memory_bytes") == {("train", "alice"): 400}
+    assert rows(out, "ds01_container_memory_limit_bytes") == {("train", "alice"): 1000}
+    assert not out.failures
+
+
+def test_a_container_without_limit_has_none(host):
+    cgroup(host, f"docker/{host.daemon.add('train', labels={'ds01.user': 'alice'})}", 900, "max")
+    out = host.collect()
+    assert rows(out, "ds01_container_memory_bytes") == {("train", "alice"): 900}
+    assert not rows(out, "ds01_container_memory_limit_bytes")
+
+
+def test_memory_that_the_host_does_not_tell_is_absent(host):
+    """As with control groups of version 1; and what is named like a way out of the tree is not followed."""
+    host.daemon.add("other", labels={"ds01.user": "alice"})
+    key = host.daemon.add("train", labels={"ds01.user": "alice"}, parent="../outside")
+    (host.path / "cgroup").mkdir()
+    cgroup(host, f"../outside/{key}", 1, 1)
+    out = host.collect()
+    assert not rows(out, "ds01_container_memory_bytes")
     assert not out.failures
 
 

@@ -12,7 +12,7 @@ import typing as t
 
 from ... import __version__
 from .. import metrics
-from ..allocations import state_file
+from ..allocations import memory, state_file
 from ..allocations.docker_source import Container, DockerSource
 from ..allocations.interfaces import BARE_METAL, INTERFACES, interface
 from ..allocations.processes import Owner, Processes
@@ -37,6 +37,7 @@ class AllocationsCollector:
         self._docker = DockerSource(self._settings)
         self._users = Users(self._settings, context.config.paths.passwd)
         self._processes = Processes(context.config.paths.proc)
+        self._cgroup = context.config.paths.cgroup
         self._docker_answered: float | None = None
         self._strangers: set[str] = set()
 
@@ -96,6 +97,7 @@ class AllocationsCollector:
         """Note what Docker says. Returns the running containers by id, None for those that do not run."""
         counts = {(status, kind): 0 for status in ("running", "stopped") for kind in INTERFACES}
         users: dict[str, int] = {}
+        groups: dict[tuple[str, str], tuple[str, str]] = {}
         known: dict[str, Holder | None] = {}
         for one, detail in containers:
             labels = detail.labels if detail else one.labels
@@ -106,12 +108,24 @@ class AllocationsCollector:
                 user = self._users.of_container(one.name, labels, detail.cgroup_parent if detail else "")
                 who = known[one.id] = holder(one.name, user, kind)
                 users[who.user] = users.get(who.user, 0) + 1
+                groups[who.container, who.user] = (one.id, detail.cgroup_parent if detail else "")
                 table.hold(who, (slot for device in (detail.devices if detail else ()) for slot in slots.find(device)))
         for (status, kind), count in counts.items():
             out.add(metrics.CONTAINERS, count, status, kind)
         for user, count in sorted(users.items()):
             out.add(metrics.USER_CONTAINERS, count, user)
+        self._report_memory(groups, out)
         return known
+
+    def _report_memory(self, groups: dict[tuple[str, str], tuple[str, str]], out: Readings) -> None:
+        """Add memory and limit of containers, by name and user; count those beyond the bound as dropped."""
+        for number, labels in enumerate(sorted(groups)):
+            found = memory.of_container(self._cgroup, *groups[labels])
+            if found and number < self._settings.containers_limit:
+                out.add(metrics.CONTAINER_MEMORY, found.used, *labels)
+                out.add(metrics.CONTAINER_MEMORY_LIMIT, found.limit, *labels)
+            elif found:
+                out.dropped += 1 if found.limit is None else 2
 
     def _take_file(self, slots: Slots, table: Table, out: Readings) -> bool:
         """Note what the state file says. Returns whether there is one. Raises CollectorError."""

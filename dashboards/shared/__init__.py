@@ -1,0 +1,1 @@
+"""What all dashboards share: pages, variables, panels, tables and links."""

@@ -1,0 +1,50 @@
+#!/usr/bin/python3
+"""Sets the password of Grafana's first user when it has changed; systemd runs it before Grafana starts.
+
+The one in grafana.ini counts only when the database is made. Which one was set last is known by its hash, so that a
+password that was changed in Grafana itself stays until there is a new one here.
+"""
+
+import hashlib
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+
+HOME = "/opt/gpufleet/grafana/current"
+CONFIG = "/etc/grafana/grafana.ini"
+STATE = Path(os.environ["STATE_DIRECTORY"])
+APPLIED = STATE / "admin_password.applied"
+
+
+def main() -> None:
+    """Do it, if there is something to do."""
+    password = Path(os.environ["CREDENTIALS_DIRECTORY"], "admin_password").read_bytes().strip()
+    if _is_applied(password):
+        return
+    # Where there is no database yet, Grafana makes it with this password.
+    if "--always" in sys.argv or (STATE / "grafana.db").exists():
+        command = [f"{HOME}/bin/grafana", "cli", f"--homepath={HOME}", f"--config={CONFIG}"]
+        command += ["admin", "reset-admin-password", "--password-from-stdin"]
+        subprocess.run(command, input=password + b"\n", check=True)
+    salt = secrets.token_bytes(16)
+    new = APPLIED.with_suffix(".new")
+    new.write_text(f"{salt.hex()} {_hash(password, salt)}\n")
+    new.replace(APPLIED)
+
+
+def _is_applied(password: bytes) -> bool:
+    try:
+        salt, known = APPLIED.read_text().split()
+    except (FileNotFoundError, ValueError):
+        return False
+    return secrets.compare_digest(known, _hash(password, bytes.fromhex(salt)))
+
+
+def _hash(password: bytes, salt: bytes) -> str:
+    return hashlib.scrypt(password, salt=salt, n=1 << 14, r=8, p=1).hex()
+
+
+if __name__ == "__main__":
+    main()
