@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 
 import pytest
-from fleet import NAME, PASSWORDS, VARIABLES, WORKERS, master_with
+from fleet import NAME, PASSWORDS, VARIABLES, master_with
 from gpufleet_lab.https import Client
 from gpufleet_lab.playbook import run_playbook
 
@@ -30,7 +30,7 @@ def run(inventory):
     """Run the two roles with other variables of the master: run(certificate_mode="provided", ...)."""
 
     def play(*arguments, tags="nginx,certificate", **variables):
-        path = inventory(WORKERS, **master_with(**variables))
+        path = inventory({}, **master_with(**variables))
         return run_playbook("monitoring_master", "--tags", tags, *arguments, inventory=path)
 
     return play
@@ -40,7 +40,7 @@ def run(inventory):
 def as_it_was(inventory):
     """Whatever a test does to the master is undone after it."""
     yield
-    done = run_playbook("monitoring_master", "--tags", "nginx,certificate", inventory=inventory(WORKERS, **VARIABLES))
+    done = run_playbook("monitoring_master", "--tags", "nginx,certificate", inventory=inventory({}, **VARIABLES))
     assert done.rc == 0, done.messages()
 
 

@@ -10,7 +10,6 @@ import yaml
 _SCENARIO = yaml.safe_load(Path(__file__).with_name("molecule.yml").read_text().replace("$$", "$"))
 
 VARIABLES = _SCENARIO["provisioner"]["inventory"]["group_vars"]
-WORKERS = {"gpu1": {}}
 NAME = "door.lab.test"
 PASSWORDS = {"ali": "open sesame", "cassim": "open barley"}
 

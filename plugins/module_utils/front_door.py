@@ -32,6 +32,7 @@ class Service(t.TypedDict):
     allow: list[str]  # networks; empty is everybody
     strip_path: bool
     login_paths: list[str]  # whole paths
+    closed_paths: list[str]
     server: str  # "" for the main one, else a server name of its own
 
 
@@ -89,10 +90,11 @@ def _complete(row: Row, known: t.Mapping[str, Row]) -> tuple[list[str], Service]
     if server and not _DNS_NAME.fullmatch(server):
         faults.append(f"server_name must be one DNS name, not {server!r}")
     faults += _upstream_faults(upstream)
-    login_paths = [str(login) for login in whole.get("login_paths", [])]
-    for login in login_paths:
-        if not re.fullmatch(r"/[A-Za-z0-9._~/-]+", login):
-            faults.append(f"login_paths has {login!r}, which is no path such as /login")
+    below: dict[str, list[str]] = {}
+    for key in ("login_paths", "closed_paths"):
+        below[key] = [path.rstrip("/") + str(part) for part in whole.get(key, [])]
+        wrong = [part for part in whole.get(key, []) if not re.fullmatch(r"/[A-Za-z0-9._~/-]+", str(part))]
+        faults += [f"{key} has {part!r}, which is no path such as /login" for part in wrong]
     return faults, Service(
         name=str(row["name"]),
         path=path,
@@ -100,7 +102,8 @@ def _complete(row: Row, known: t.Mapping[str, Row]) -> tuple[list[str], Service]
         auth=str(whole.get("auth", "")),
         allow=[str(network) for network in whole.get("allow", [])],
         strip_path=bool(whole.get("strip_path", True)),
-        login_paths=[path.rstrip("/") + login for login in login_paths],
+        login_paths=below["login_paths"],
+        closed_paths=below["closed_paths"],
         server=server,
     )
 

@@ -7,7 +7,12 @@ from ansible_collections.gpufleet.monitoring.plugins.module_utils.front_door imp
 
 NAMES = ["monitoring.example.org", "10.0.0.5"]
 KNOWN = {
-    "grafana": {"upstream": "http://127.0.0.1:3000", "auth": "own", "login_paths": ["/login"]},
+    "grafana": {
+        "upstream": "http://127.0.0.1:3000",
+        "auth": "own",
+        "login_paths": ["/login"],
+        "closed_paths": ["/metrics"],
+    },
     "prometheus": {"upstream": "http://127.0.0.1:9090", "guarded": True},
 }
 SHA512 = "$6$oehTesI4tZqOV.3c$" + "a" * 86
@@ -30,7 +35,7 @@ def test_a_known_service_needs_a_place_alone():
     (service,) = complete({"name": "grafana", "path": "/grafana/"})
     assert service["upstream"] == "http://127.0.0.1:3000"
     assert service["auth"] == "own"
-    assert service["login_paths"] == ["/grafana/login"]
+    assert (service["login_paths"], service["closed_paths"]) == (["/grafana/login"], ["/grafana/metrics"])
     assert service["strip_path"]
 
 
@@ -78,6 +83,7 @@ def test_what_asks_nobody_is_let_out_with_authentication_and_named_networks_only
         ({"server_name": "a.test; }"}, "one DNS name"),
         ({"server_name": "monitoring.example.org"}, "already"),
         ({"login_paths": ["login"]}, "/login"),
+        ({"closed_paths": ["/x; return 200"]}, "closed_paths"),
         ({"name": "IPMI!"}, "lower-case"),
     ],
 )
