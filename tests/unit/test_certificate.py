@@ -299,7 +299,19 @@ def test_what_the_server_does_not_take_is_not_left_for_it_to_fall_over_later(con
     with pytest.raises(program.CertificateError, match="could not be reloaded"):
         program.bring(program.SelfSigned(config, state), program.Store(state), server, True)
     assert program.Store(state).current() == before
-    assert [path.name for path in (state / "issued").iterdir()] == [before.directory.name]
+
+
+def test_what_could_not_be_served_is_tried_again_before_the_issuer_is_asked_for_another_one(
+    configure, bring, program, state, monkeypatch
+):
+    bring(configure())
+    config = configure(selfsigned_days=30)
+    for _ in range(3):
+        with pytest.raises(program.CertificateError, match="could not be reloaded"):
+            server = Broken(program.CertificateError("nginx could not be reloaded"))
+            program.bring(program.SelfSigned(config, state), program.Store(state), server, False)
+    assert sorted(path.name for path in (state / "issued").iterdir()) == ["1", "2"]
+    assert bring(config).directory.name == "2"
 
 
 def test_the_metric_says_what_is_served_and_a_placeholder_is_called_one(configure, bring, program, state, authority):

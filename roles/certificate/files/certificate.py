@@ -476,9 +476,10 @@ class Store:
         """Return where the link points."""
         return self._link.resolve() if self._link.is_symlink() else None
 
-    def drop(self, directory: Path) -> None:
-        """Remove a certificate that could not be served."""
-        shutil.rmtree(directory, ignore_errors=True)
+    def unserved(self) -> Issued | None:
+        """Return what was issued last, where it could not be served."""
+        newest = self._issued / str(max(self._numbers(), default=0))
+        return Issued.read(newest) if newest != self.target() else None
 
     def prune(self) -> None:
         """Remove all but the last ones."""
@@ -531,14 +532,16 @@ def bring(mode: Mode, store: Store, server: Server | None, renew: bool) -> None:
     """Bring what is served to what ``mode`` says. Raises CertificateError; what was served is served on then."""
     current = store.current()
     if renew or mode.due(current, time.time()):
-        fresh = store.add(mode.obtain(), mode.origin())
+        # An issuer that has given a certificate an hour ago is not asked for another one: there are not many in a week.
+        left = None if renew else store.unserved()
+        usable = left is not None and not mode.due(left, time.time())
+        fresh = left if left and usable else store.add(mode.obtain(), mode.origin())
         before = store.target()
         store.activate(fresh.directory)
         try:
             _tell(server, fresh)
         except CertificateError:
             store.activate(before)
-            store.drop(fresh.directory)
             if server:
                 subprocess.run(["systemctl", "reload", server.unit], check=False)
             raise
@@ -659,6 +662,8 @@ def status(config: dict[str, t.Any]) -> None:
     mode, current = MODES[config["mode"]](config, STATE), Store(STATE).current()
     if current is None:
         raise CertificateError("there is no certificate yet, but nginx' placeholder")
+    if current.leaf.not_after < time.time():
+        raise CertificateError(f"the certificate ended on {day(current.leaf.not_after)}")
     if mode.due(current, time.time()):
         raise CertificateError(f"a new certificate is due; this one ends on {day(current.leaf.not_after)}")
 
