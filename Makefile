@@ -74,7 +74,7 @@ dashboards: $(TOOLS)
 
 # The lab's own tests.
 lab: $(TOOLS) packages
-	timeout 300 pytest molecule/lab
+	timeout 600 pytest molecule/lab
 
 # Three at a time: a scenario waits for its hosts more than it works. What each one says is shown when it has ended.
 molecule: $(TOOLS) packages
