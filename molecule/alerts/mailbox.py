@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""A mail server: aiosmtpd, which wants TLS and a password, and takes mail for two receivers.
+"""A mail server: aiosmtpd, which wants TLS and a password, and takes mail for one receiver.
 
 Each mail is a file in /var/inbox.
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from aiosmtpd.smtp import SMTP, AuthResult
 
 INBOX, REFUSED = Path("/var/inbox"), Path("/var/inbox.refused")
-RECEIVERS = ("oncall@lab.invalid", "team@lab.invalid")
+RECEIVER = "oncall@lab.invalid"
 
 
 class Handler:
@@ -22,7 +22,7 @@ class Handler:
 
     async def handle_RCPT(self, server, session, envelope, address, options):  # noqa: N802 (aiosmtpd's name)
         """Take mail for whom it knows."""
-        if address not in RECEIVERS:
+        if address != RECEIVER:
             return "550 5.1.1 no such user here"
         envelope.rcpt_tos.append(address)
         return "250 OK"

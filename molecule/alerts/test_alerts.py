@@ -10,7 +10,7 @@ from gpufleet_lab.waiting import eventually
 
 
 def test_a_gpu_that_overheats(incident, gpus, calm):
-    """The warning comes before the critical alert would, and is not said any more once that one is."""
+    """Above the limit of the warning, too, which is not said beside the critical alert."""
     machine = gpus["gpu2"]
     hot = incident("GPU overheats")
     machine.heat(0, core=93)
