@@ -165,12 +165,9 @@ def _variants(rule: Mapping[str, t.Any], settings: Settings, fleet: bool) -> lis
             ]
         )
     exceptions = [host for hosts in others.values() for host in hosts]
-    found = [_rule(rule, dict(zip(names, default)), settings, f"unless on (instance) {_hosts(exceptions)}")]
-    if not exceptions:
-        found = [_rule(rule, dict(zip(names, default)), settings, "")]
-    for values, hosts in others.items():
-        found.append(_rule(rule, dict(zip(names, values)), settings, f"and on (instance) {_hosts(hosts)}"))
-    return found
+    conditions = {default: f"unless on (instance) {_hosts(exceptions)}" if exceptions else ""}
+    conditions.update((values, f"and on (instance) {_hosts(hosts)}") for values, hosts in others.items())
+    return [_rule(rule, dict(zip(names, values)), settings, condition) for values, condition in conditions.items()]
 
 
 def _hosts(hosts: Iterable[str]) -> str:
