@@ -12,10 +12,10 @@ from gpufleet_lab.waiting import eventually
 HOST = "gpu-server"
 ASK_FOR_TARGETS = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9090/api/v1/targets').read().decode())"
 JOBS = ("node_exporter", "gpu_exporter", "dcgm_exporter", "prometheus", "alertmanager", "grafana")
-# python3 runs the GPU exporter, which serves DCGM's port, too: there is no GPU here. And the stand-in for Grafana.
+# python3 runs the GPU exporter, which serves DCGM's port, too: there is no GPU here.
 PORTS = {
-    **{9100: "node_exporter", 9090: "prometheus", 9093: "alertmanager"},
-    **{9500: "python3", 9400: "python3", 3000: "python3"},
+    **{9100: "node_exporter", 9090: "prometheus", 9093: "alertmanager", 3000: "grafana"},
+    **{9500: "python3", 9400: "python3"},
 }
 
 
