@@ -17,7 +17,7 @@ RUNNING = 'status="running"'
 # Lines for every GPU of a thousand hosts say nothing: there are those of the hottest, which of one server are all.
 MOST = 20
 HOTTEST = f"topk({MOST}, gpu:core_temperature:celsius{H})"
-SHOWN = 'UUID=~"$hottest"'
+SHOWN = 'UUID=~"$hottest_gpus"'
 EACH = "{{instance}} GPU {{gpu}}"
 NO_GPU = "No gpu_exporter of these hosts reports a GPU"
 NO_SLOTS = "No gpu_exporter of these hosts says who has which GPU"
@@ -32,7 +32,7 @@ def page() -> Page:
         " others in which container.",
         variables.site(),
         variables.hosts(),
-        variables.found_results("hottest", HOTTEST, "UUID"),
+        variables.found_results("hottest_gpus", HOTTEST, "UUID"),
     )
     board.alerts(HOSTS)
     board.row("Now", *_now())

@@ -14,10 +14,10 @@ U = pick(USER)
 RANGE = "[$__range]"
 # What the user had in the range of time. Queries about slots name them, so that they read these few alone; that a slot
 # is shown only while the user has it, is what MINE says.
-SLOTS = pick('slot_uuid=~"$slots"')
+SLOTS = pick('slot_uuid=~"$my_slots"')
 MINE = f"and on (instance, slot_uuid) ds01:gpu_slot_users{U}"
-HOSTS = pick('instance=~"$hosts"')
-IDLE_CPU = pick('instance=~"$hosts"', 'mode="idle"')
+HOSTS = pick('instance=~"$my_hosts"')
+IDLE_CPU = pick('instance=~"$my_hosts"', 'mode="idle"')
 SLOT = "{{instance}} slot {{gpu_slot}}"
 NOTHING = "The user had no GPU in this range of time"
 NOTHING_NOW = "The user has no GPU now"
@@ -30,8 +30,8 @@ def page() -> Page:
         "DS01 my usage",
         "The GPUs and MIG instances of one user: which they are, how much is done with them, and in which containers.",
         variables.user(),
-        variables.found_values("slots", f"ds01:gpu_slot_users{U}", "slot_uuid"),
-        variables.found_values("hosts", f"ds01:gpu_slot_users{U}", "instance"),
+        variables.found_values("my_slots", f"ds01:gpu_slot_users{U}", "slot_uuid"),
+        variables.found_values("my_hosts", f"ds01:gpu_slot_users{U}", "instance"),
         since="now-24h",
     )
     board.row("What I have", *_now(), _allocations())

@@ -28,7 +28,7 @@ def page() -> Page:
         "Sites, racks and hosts: what is wrong now, worst first; what is free, and what is wasted.",
         variables.site(),
     )
-    board.alerts(SITE, CRITICAL, by="alertname, severity, site")
+    board.alerts(SITE, CRITICAL, by="site")
     board.row("What is wrong now", *_wrong())
     board.row("Hosts, worst first", _hosts())
     board.row("Capacity and waste", *_capacity())

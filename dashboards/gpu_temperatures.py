@@ -23,7 +23,7 @@ SPOTS = (
 )
 # Hosts whose lines are shown: of all of a large fleet, Prometheus would read a day of a thousand series for ten lines.
 HOTTEST = " or ".join(f"topk(5, host:gpu_{record}_max:celsius{H})" for _, record, *_ in SPOTS)
-SHOWN = pick(SITE, 'instance=~"$hottest"')
+SHOWN = pick(SITE, 'instance=~"$hottest_hosts"')
 
 
 def page() -> Page:
@@ -35,7 +35,7 @@ def page() -> Page:
         " are to their limits, and how it was.",
         variables.site(),
         variables.hosts(),
-        variables.found_results("hottest", HOTTEST, "instance"),
+        variables.found_results("hottest_hosts", HOTTEST, "instance"),
     )
     board.row("Now", *_now())
     board.row("The hottest GPUs", *_hottest(), _nearest(), _models())

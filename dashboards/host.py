@@ -31,7 +31,7 @@ def page() -> Page:
         variables.site(),
         variables.host("up"),
     )
-    board.alerts(HOST, by="alertname, severity, instance, gpu")
+    board.alerts(HOST)
     board.row("Now", *_now())
     board.row("GPUs", _gpus())
     board.row("CPU and memory", *_processors())

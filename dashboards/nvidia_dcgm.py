@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .shared import panels, variables
+from .shared import links, panels, variables
 from .shared.page import Page
 from .shared.panels import Panel, Query, bars, lines, number
 from .shared.tables import Column, Key, rows
@@ -35,7 +35,7 @@ def page() -> Page:
         variables.host(),
         variables.gpus(),
     )
-    board.alerts(HOST, by="alertname, severity, instance, gpu")
+    board.alerts(HOST)
     board.row("Overview", *_overview())
     board.row("Utilisation and memory", *_utilisation())
     board.row("Temperature", *_temperature())
@@ -114,6 +114,7 @@ def _overview() -> t.Iterator[Panel]:
         decimals=0,
     )
     yield _each()
+    yield _users()
 
 
 def _each() -> Panel:
@@ -149,6 +150,33 @@ def _each() -> Panel:
         ],
         worst=["Core"],
         no_data=NO_GPU,
+    )
+
+
+def _users() -> Panel:
+    def of(record: str) -> str:
+        return (
+            f"max by (gpu, gpu_slot, GPU_I_PROFILE, user) (ds01:gpu_slot_users{pick(HOST)}"
+            f" * on (instance, slot_uuid) group_left (gpu, GPU_I_PROFILE) {record}{G})"
+        )
+
+    return rows(
+        "Who has these GPUs",
+        "Users who have these GPUs or MIG instances now, and how busy each of these is.",
+        [
+            Key("gpu", "GPU"),
+            Key("gpu_slot", "Slot"),
+            Key("GPU_I_PROFILE", "MIG profile"),
+            Key("user", "User", (links.to_user(),)),
+        ],
+        [
+            Column("Held", "short", of("ds01:gpu_slot_info"), names={"1": ("yes", panels.GREEN)}),
+            Column("Utilisation", "percent", of("ds01:gpu_utilization_by_slot"), panels.falling(20, 5), decimals=0),
+        ],
+        worst=["Utilisation"],
+        rising=True,
+        no_data="Nobody has one of them, or no gpu_exporter says who does",
+        height=6,
     )
 
 

@@ -12,7 +12,7 @@ FIRING = 'alertstate="firing", alertname!="Watchdog"'
 CRITICAL = 'severity="critical"'
 WARNING = 'severity="warning"'
 OTHER = 'severity!~"critical|warning"'
-_RANKS = {"3": ("critical", RED), "2": ("warning", AMBER), "1": ("other", BLUE)}
+_RANKS = {"3": ("critical", RED), "2": ("warning", AMBER), "1": ("info", BLUE)}
 
 
 def firing_now(*matchers: str, span: int = 14, height: int = 9) -> Panel:

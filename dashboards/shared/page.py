@@ -34,8 +34,8 @@ class Page:
             .link(links.to_all())
         )
 
-    def alerts(self, *matchers: str, by: str = "alertname, severity, instance, gpu") -> Page:
-        """Show as annotations which alerts fired."""
+    def alerts(self, *matchers: str, by: str = "instance") -> Page:
+        """Show as annotations which alerts fired, by host or by site."""
         firing = variables.pick(alerts.FIRING, *matchers)
         self._builder.annotation(
             builders.AnnotationQuery()
@@ -43,10 +43,10 @@ class Page:
             .datasource(variables.PROMETHEUS)
             .enable(True)
             .icon_color("red")
-            .expr(f"max by ({by}) (ALERTS{firing})")
+            .expr(f"max by (alertname, severity, {by}) (ALERTS{firing})")
             .step("60s")
-            .title_format("{{alertname}} {{instance}}")
-            .tag_keys(by.replace(" ", ""))
+            .title_format("{{alertname}}")
+            .tag_keys(f"severity,{by}")
         )
         return self
 
@@ -66,6 +66,10 @@ class Page:
     def build(self) -> Dashboard:
         """Return the dashboard; its panels are numbered in their order."""
         built = self._builder.build()
+        # The library would hide these in a menu, unless told otherwise.
+        notes = built.annotations.list_val if built.annotations else None
+        for shown in (*(built.links or ()), *(notes or ())):
+            shown.placement = None
         number = 0
         for panel in built.panels or []:
             inner = panel.panels if isinstance(panel, RowPanel) else []
