@@ -76,11 +76,13 @@ dashboards: $(TOOLS)
 lab: $(TOOLS) packages
 	timeout 600 pytest molecule/lab
 
-# Three at a time: a scenario waits for its hosts more than it works. What each one says is shown when it has ended.
+# Two at a time: a scenario waits for its hosts more than it works. All that one says is shown when it has ended, and
+# those that failed are named last.
 molecule: $(TOOLS) packages
 	@logs=$$(mktemp -d) && trap 'rm -rf "$$logs"' EXIT && export logs && \
-	printf '%s\n' $(SCENARIOS) | xargs -P 3 -I{} sh -c \
-	  'molecule test -s {} >"$$logs/{}" 2>&1; status=$$?; cat "$$logs/{}"; exit $$status'
+	printf '%s\n' $(SCENARIOS) | xargs -P 2 -I{} sh -c \
+	  'molecule test -s {} >"$$logs/{}" 2>&1 || mv "$$logs/{}" "$$logs/{}.failed"; cat "$$logs/{}"*' && \
+	{ ! ls "$$logs" | grep '[.]failed$$' >&2; }
 
 # BENCH="--only workers --peer DIRECTORY", for example.
 bench: $(TOOLS) packages

@@ -200,6 +200,13 @@ def series(prometheus):
     return {tuple(sorted(result["metric"].items())) for result in prometheus.query(SCHEMA)}
 
 
+def same_series(prometheus, before):
+    """Wait until the schema has these series again, and return what is missing and what is new."""
+    eventually(lambda: series(prometheus) == before, 60)
+    now = series(prometheus)
+    return before - now, now - before
+
+
 def longest_gap(prometheus, expression, begun):
     """Seconds for which an expression had no value since then."""
     query = {"query": expression, "start": str(begun), "end": str(time.time()), "step": "1"}
@@ -213,7 +220,7 @@ def test_an_upgrade_over_the_renaming_keeps_the_series(run, sh, port, prometheus
     before, begun = series(prometheus), time.time()
     done = run(dcgm_version="4.7.1", dcgm_exporter_version="4.9.0")
     assert done.rc == 0, done.messages()
-    assert eventually(lambda: series(prometheus) == before), series(prometheus) ^ before
+    assert same_series(prometheus, before) == (set(), set())
     # Both services start anew, one after the other. What gpu_exporter reads as well goes on meanwhile.
     assert longest_gap(prometheus, 'gpu:utilization:ratio{instance="gpu1",gpu="0"}', begun) < 15
     assert longest_gap(prometheus, 'gpu:power:watts{instance="gpu1",gpu="0"}', begun) <= 2
@@ -227,7 +234,7 @@ def test_where_dcgm_goes_gpu_exporter_takes_its_port(run, sh, port, prometheus):
     before, begun = series(prometheus), time.time()
     done = run(dcgm_enabled=False)
     assert done.rc == 0, done.messages()
-    assert eventually(lambda: series(prometheus) == before), series(prometheus) ^ before
+    assert same_series(prometheus, before) == (set(), set())
     assert longest_gap(prometheus, 'gpu:utilization:ratio{instance="gpu1",gpu="0"}', begun) < 15
     assert packages(sh) == {}
     assert sh("gpu1", "ls -d /etc/nvidia-dcgm-exporter /opt/gpufleet/nvidia*", check=False) == ""
