@@ -71,7 +71,9 @@ _VARIABLES = {
     "security.admin_password": "grafana_admin_password",
     "security.secret_key": "grafana_secret_key",
     "database.url": "grafana_database_host and those that follow it",
-    **{f"database.{key}": f"grafana_database_{key}" for key in ("type", "host", "name", "user", "password", "ssl_mode")},
+    **{
+        f"database.{key}": f"grafana_database_{key}" for key in ("type", "host", "name", "user", "password", "ssl_mode")
+    },
 }
 
 

@@ -38,7 +38,9 @@ def main() -> None:
 def _set(password: bytes) -> bool:
     command = [f"{HOME}/bin/grafana", "cli", f"--homepath={HOME}", f"--config={CONFIG}"]
     command += ["admin", "reset-admin-password", "--password-from-stdin"]
-    done = subprocess.run(command, input=password + b"\n", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    done = subprocess.run(
+        command, input=password + b"\n", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
     sys.stderr.buffer.write(done.stdout)
     return done.returncode == 0 and DONE in done.stdout
 
