@@ -30,8 +30,8 @@ options:
     default: []
   changes:
     description:
-      - Keys to add to the collection's own, or to change in them, by uid. Those of C(jsonData) and C(secureJsonData) are
-        added to what is there.
+      - Keys to add to the collection's own, or to change in them, by uid. Those of C(jsonData) and C(secureJsonData)
+        are added to what is there.
     type: dict
     default: {}
   contents:

@@ -54,7 +54,6 @@ from ansible.errors import AnsibleFilterError
 
 from ..plugin_utils.grafana import check_config, check_secret
 
-
 Sections = t.Mapping[str, t.Any]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 HOME = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(HOME / "stand-in"))
 
-import plugins  # noqa: E402
+import plugin_store  # noqa: E402
 import provisioning  # noqa: E402
 import web  # noqa: E402
 from database import Database  # noqa: E402
@@ -87,8 +87,8 @@ def serve(arguments):
         raise SettingsError(RELEASE["fails"])
     directory = settings.path("provisioning")
     provisioning.provision_datasources(directory / "datasources", database, log)
-    loaded = plugins.find([settings.path("plugins"), settings.path("bundled_plugins")], log)
-    http = web.server(settings, RELEASE, database, loaded, log)
+    plugins = plugin_store.find([settings.path("plugins"), settings.path("bundled_plugins")], log)
+    http = web.server(settings, RELEASE, database, plugins, log)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     threading.Thread(target=http.serve_forever, daemon=True).start()
     log("http.server", "info", "HTTP Server Listen", address=":".join(map(str, http.server_address[:2])))

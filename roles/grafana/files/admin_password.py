@@ -48,7 +48,7 @@ def _set(password: bytes) -> bool:
 def _give_up() -> None:
     """End the start where that undoes a change: the run that made it puts the old password back, and tells.
 
-    Where none was ever set from here, such as with a database that was there before, people need Grafana more than that.
+    Where none was ever set from here, as with a database that was there before, people need Grafana more than that.
     """
     words = "The admin's password was not set: see above, and whether the user with the id 1 is there and is an admin."
     if APPLIED.exists():

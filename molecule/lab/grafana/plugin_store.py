@@ -1,4 +1,4 @@
-"""STAND-IN for Grafana: plugins that lie on the disk, and the backend of the one for Prometheus, which Grafana brings."""
+"""STAND-IN for Grafana: plugins that lie on the disk, and the backend of that for Prometheus, which Grafana brings."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def find(directories, log):
-    """Return id -> plugin of those that are signed, which here means that they say so. The first one of an id counts."""
+    """Return id -> plugin of those that are signed, which here means that they say so. The first of an id counts."""
     found = {}
     for path in (path for directory in directories for path in sorted(directory.glob("*/plugin.json"))):
         plugin = json.loads(path.read_text())
@@ -24,7 +24,7 @@ def find(directories, log):
 
 
 class Backend:
-    """A plugin's own process, here a thread. As with hashicorp/go-plugin, it is reached by a unix socket, and only so."""
+    """A plugin's own process, here a thread. It is reached by a unix socket alone (hashicorp/go-plugin)."""
 
     def __init__(self):
         directory = os.environ.get("PLUGIN_UNIX_SOCKET_DIR", "") or "/tmp"
