@@ -88,6 +88,8 @@ from ..module_utils.inventory import MASTERS, scraped_addresses
 from ..plugin_utils.fleet_ca import CaError, Certificate, FleetCa
 from ..plugin_utils.roles import JOBS, VariableError, of_master
 
+VARIABLES = ("gpufleet_tls_directory", "gpufleet_tls_renew_days")
+
 HOST = "host.pem"
 AUTHORITIES = "ca.pem"
 WEB_CONFIG = "web.yml"
@@ -104,8 +106,10 @@ class LookupModule(LookupBase):
 
     def run(self, terms: list[str], variables: dict[str, t.Any] | None = None, **kwargs: t.Any) -> list[dict[str, str]]:
         """Make what is not there, or will not do."""
-        self.set_options(var_options=variables, direct=kwargs)
         known = variables or {}
+        # What variables hold comes here as it is written; options want to know what it means.
+        own = {name: self._templar.template(known[name]) for name in VARIABLES if name in known}
+        self.set_options(var_options=own, direct=kwargs)
         groups, hostvars = known["groups"], known["hostvars"]
         whole = "ansible_limit" not in known and list(known.get("ansible_run_tags", ["all"])) == ["all"]
         ca = FleetCa(self._directory(groups, hostvars), dry=bool(known.get("ansible_check_mode")))

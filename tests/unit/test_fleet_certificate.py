@@ -67,6 +67,16 @@ def test_a_run_for_all_hosts_makes_an_authority_beside_the_inventory(play, tmp_p
     assert same == found
 
 
+def test_the_variables_may_be_templates(play, tmp_path):
+    more = {"room": "fra1", "gpufleet_tls_directory": "{{ inventory_dir }}/{{ room }}", "days": 400}
+    done, first = play("--extra-vars", json.dumps(more))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "fra1/hosts/gpu1.pem").exists()
+    done, second = play("--extra-vars", json.dumps({**more, "gpufleet_tls_renew_days": "{{ days }}"}))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert second["gpu1"]["host.pem"] != first["gpu1"]["host.pem"]
+
+
 @pytest.mark.parametrize("options", [("--limit", "gpu1"), ("--tags", "some")])
 def test_a_run_for_a_part_makes_none(play, tmp_path, options):
     done, found = play(*options)
