@@ -12,17 +12,18 @@ OURS = "ufw status | grep --count gpufleet"
 
 
 @pytest.fixture
-def web(sh):
-    """A stand-in for the master's web server, also for IPv6, which the lab has not by itself."""
+def services(sh):
+    """Stand-ins for the master's web server, Grafana and Alertmanager, that listen to all, and IPv6 for the lab."""
     for host, address in ADDRESSES6.items():
         sh(host, f"ip -6 address replace {address}/64 dev host0 nodad")
-    for port in (80, 443):
-        sh("master1", f"systemd-run --quiet --unit=web{port} python3 -m http.server --bind :: --directory /mnt {port}")
+    for port in (80, 443, 3000, 9093, 9094):
+        serve = f"python3 -m http.server --bind :: --directory /mnt {port}"
+        sh("master1", f"systemd-run --quiet --unit=stand-in-{port} {serve}")
     yield
-    sh("master1", "systemctl stop web80 web443")
+    sh("master1", "systemctl stop 'stand-in-*'")
 
 
-def test_from_outside_only_the_web_server_answers(web, lab, answering, prometheus):
+def test_from_outside_only_the_web_server_answers(services, lab, answering, prometheus):
     four = {host: lab.hosts[host].address for host in ("master1", "gpu1")}
     six = {host: ADDRESSES6[host] for host in four}
     expected = {"master1": [80, 443], "gpu1": []}
