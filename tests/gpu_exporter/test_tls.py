@@ -148,7 +148,7 @@ def test_clients_that_are_slow_with_tls_hold_up_nobody(worker):
             idle[-1].send(b"\x16\x03")
         began = time.monotonic()
         worker.metrics()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 4  # less than a handshake may take
     finally:
         for connection in idle:
             connection.close()
