@@ -136,7 +136,7 @@ def test_keys_are_readable_by_their_service_alone(sh):
 
 
 def test_the_end_of_a_certificate_is_a_metric(prometheus):
-    metric = "gpufleet_tls_certificate_expiry_timestamp_seconds - time()"
+    metric = "gpufleet_certificate_not_after_timestamp_seconds - time()"
     days = {r["metric"]["instance"]: float(r["value"][1]) / 86400 for r in prometheus.query(metric)}
     assert set(days) == {"master1", "gpu1"}
     assert all(360 < left < 366 for left in days.values())

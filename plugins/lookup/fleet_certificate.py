@@ -94,10 +94,11 @@ HOST = "host.pem"
 AUTHORITIES = "ca.pem"
 WEB_CONFIG = "web.yml"
 
+# The metric, text and all, that every certificate of the collection has.
 METRIC = """\
-# HELP {name} When the certificate of this host's exporters ends, in seconds since 1970.
+# HELP {name} When a certificate ends; of a chain, the part that ends first.
 # TYPE {name} gauge
-{name} {value}
+{name}{{path="{path}"}} {value}
 """
 
 
@@ -145,8 +146,8 @@ class LookupModule(LookupBase):
             text = json.dumps({"tls_server_config": web_config}, indent=1)  # which YAML has in it
             files.append({"path": f"{into}/{WEB_CONFIG}", "content": f"{text}\n"})
         if self.get_option("metric"):
-            name = "gpufleet_tls_certificate_expiry_timestamp_seconds"
-            text = METRIC.format(name=name, value=int(found.expires.timestamp()))
+            name = "gpufleet_certificate_not_after_timestamp_seconds"
+            text = METRIC.format(name=name, path=f"{into}/{HOST}", value=int(found.expires.timestamp()))
             files.append({"path": self.get_option("metric"), "content": text})
         return [{**file, "on_change": "none"} for file in files]
 
