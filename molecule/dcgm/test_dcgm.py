@@ -200,6 +200,20 @@ def series(prometheus):
     return {tuple(sorted(result["metric"].items())) for result in prometheus.query(SCHEMA)}
 
 
+def steady(prometheus):
+    """Return the schema's series once DCGM's are among them and none has come or gone for a while."""
+
+    def still():
+        first = series(prometheus)
+        time.sleep(3)
+        whole = any(dict(labels)["__name__"] == "gpu:utilization:ratio" for labels in first)
+        return first if whole and first == series(prometheus) else None
+
+    found = eventually(still, 60)
+    assert found, series(prometheus)
+    return found
+
+
 def same_series(prometheus, before):
     """Wait until the schema has these series again, and return what is missing and what is new."""
     eventually(lambda: series(prometheus) == before, 60)
@@ -216,8 +230,7 @@ def longest_gap(prometheus, expression, begun):
 
 
 def test_an_upgrade_over_the_renaming_keeps_the_series(run, sh, port, prometheus):
-    assert eventually(lambda: len(series(prometheus)) > 20)
-    before, begun = series(prometheus), time.time()
+    before, begun = steady(prometheus), time.time()
     done = run(dcgm_version="4.7.1", dcgm_exporter_version="4.9.0")
     assert done.rc == 0, done.messages()
     assert same_series(prometheus, before) == (set(), set())
@@ -230,8 +243,7 @@ def test_an_upgrade_over_the_renaming_keeps_the_series(run, sh, port, prometheus
 
 
 def test_where_dcgm_goes_gpu_exporter_takes_its_port(run, sh, port, prometheus):
-    assert eventually(lambda: len(series(prometheus)) > 20)
-    before, begun = series(prometheus), time.time()
+    before, begun = steady(prometheus), time.time()
     done = run(dcgm_enabled=False)
     assert done.rc == 0, done.messages()
     assert same_series(prometheus, before) == (set(), set())
