@@ -358,7 +358,7 @@ class ServiceHost:
     def _former_health(self) -> healths.Health | None:
         """What shows that the previous state works; the new one may have moved to another port."""
         known = _read_json(self._manifest_file).get("health")
-        return healths.Health(known["url"], tuple(known["command"]), known["timeout"]) if known else None
+        return healths.Health(**{**known, "command": tuple(known["command"])}) if known else None
 
     def _clear(self, known: dict[str, t.Any]) -> None:
         """Remove what a change that failed has brought: directories, a user, the release."""
