@@ -21,8 +21,16 @@ from pathlib import Path
 
 FILES = Path(__file__).resolve().parents[2] / "files"
 
-PROGRAMS = {"gpu_exporter": "gpufleet.gpu_exporter.cli:main"}
+PROGRAMS = {"gpu_exporter": "gpufleet.gpu_exporter.cli:main", "gpu_stress": "gpufleet.gpu_stress.cli:main"}
 """Program to its entry point."""
+
+_BORROWED = {
+    "gpu_stress": [
+        f"gpu_exporter/{name}.py"
+        for name in ("__init__", "nvml", "inventory", "pci", "text", "allocations/__init__", "allocations/slots")
+    ],
+}
+"""Program to what it uses of the others."""
 
 _MAIN = """\
 import sys
@@ -99,6 +107,7 @@ def _sources(program: str) -> dict[str, bytes]:
     """Return the program's files by their names in the zipapp."""
     package = FILES / "gpufleet"
     paths = [package / "__init__.py", *(package / program).rglob("*")]
+    paths += [package / name for name in _BORROWED.get(program, ())]
     wanted = [path for path in paths if path.suffix in (".py", ".toml")]
     return {path.relative_to(FILES).as_posix(): path.read_bytes() for path in sorted(wanted)}
 
