@@ -22,6 +22,7 @@ if t.TYPE_CHECKING:
 SLOT_FORMAT = "{gpu}.{mig}"
 """As the exporter and its dashboards name MIG devices."""
 _MIG_NAME = re.compile(r"[0-9]{1,4}[:.][0-9]{1,4}")
+_NOTHING = "there is no GPU to put a load on"
 _EXPORTER_SECONDS = 3.0
 
 
@@ -60,6 +61,8 @@ def everything(inventory: Inventory) -> list[Target]:
 
 def choose(words: t.Iterable[str], inventory: Inventory) -> list[Target]:
     """Return the GPUs that are meant, each once. Raises Refused."""
+    if not inventory.gpus:
+        raise Refused(Exit.USAGE, _NOTHING)
     gpus = {gpu.index: gpu for gpu in inventory.gpus}
     found: dict[str, Target] = {}
     for word in words:
@@ -77,7 +80,7 @@ def choose(words: t.Iterable[str], inventory: Inventory) -> list[Target]:
             model = f"{gpu.model} {slot.profile}" if slot.mig else gpu.model
             found[slot.uuid] = Target(slot.name, slot.uuid, gpu.uuid, model, slot.mig)
     if not found:
-        raise Refused(Exit.USAGE, "there is no GPU to put a load on")
+        raise Refused(Exit.USAGE, _NOTHING)
     return list(found.values())
 
 

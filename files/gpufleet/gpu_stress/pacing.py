@@ -70,9 +70,8 @@ class Pacer:
         """Return how many kernels the account is good for."""
         # Time that was lost (a stopped process, a slow driver) is not made up for: that would be a burst.
         self._account += duty * min(elapsed, 2 * PERIOD)
-        most = max(duty * PERIOD, self._kernel)
-        self._account = max(-_LONGEST_DEBT, min(self._account, most))
-        return int(self._account / self._kernel + 1e-9) if duty > 0 else 0
+        self._account = max(-_LONGEST_DEBT, min(self._account, duty * PERIOD + self._kernel))
+        return max(0, int(self._account / self._kernel + 1e-9)) if duty > 0 else 0
 
     def _draw(self, begin: float, count: int, meanwhile: t.Callable[[], None]) -> None:
         meanwhile()

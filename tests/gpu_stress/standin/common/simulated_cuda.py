@@ -1,12 +1,11 @@
 """A stand-in for CUDA, for the stand-ins for PyTorch and CuPy: kernels that take time, and memory that is used.
 
-It fails on request, SIMULATED_CUDA being JSON: {"no_cuda": true}, {"hang": UUID}, {"fail": UUID}, {"gain": 0.8} for a GPU
-whose kernels run for that part of the time that they seem to.
+It fails on request: SIMULATED_CUDA=none for no GPU at all, and a file fault.UUID beside the scenario, with hang or fail in
+it, for a kernel that does so.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -17,8 +16,7 @@ import simulated_driver
 
 CONTEXT = 400 << 20
 _SPEED = 5e12  # multiplications a second
-_FAULT_AFTER = 1.0
-SETTINGS = json.loads(os.environ.get("SIMULATED_CUDA", "{}"))
+THERE = os.environ.get("SIMULATED_CUDA") != "none"
 UUID = os.environ.get("CUDA_VISIBLE_DEVICES", "")
 
 
@@ -32,7 +30,7 @@ class OutOfMemory(Exception):
 
 def available() -> bool:
     """Whether there is a GPU for this process."""
-    return not SETTINGS.get("no_cuda") and simulated_driver.find(UUID) is not None
+    return THERE and simulated_driver.find(UUID) is not None
 
 
 class Gpu:
@@ -44,27 +42,26 @@ class Gpu:
             prefix = f"gpu.{gpu}" if mig is None else f"gpu.{gpu}.mig.{mig}"
             self._free = int(lines[f"{prefix}.memory.total"]) - int(lines[f"{prefix}.memory.used"])
         self._driver = subprocess.Popen(
-            [sys.executable, str(Path(simulated_driver.__file__)), str(os.getpid()), UUID], stdin=subprocess.PIPE
-        )
+            [sys.executable, str(Path(simulated_driver.__file__)), str(os.getpid()), UUID], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )  # fmt: skip
         self.allocated = 0
-        self._done_at = self._begin = 0.0
-        self._fault_at = 0.0
-        self._tell(f"memory {CONTEXT}")
+        self._done_at = 0.0
+        self._fault = Path(os.environ["SIMULATED_GPU"]).with_name(f"fault.{UUID}")
+        self._use(CONTEXT)
 
     def launch(self, size: int) -> None:
         """Queue a product of matrices."""
         begin = max(time.monotonic(), self._done_at)
         self._done_at = begin + size**3 / _SPEED
-        self._tell(f"busy {begin} {begin + SETTINGS.get('gain', 1.0) * (self._done_at - begin)}")
+        self._tell(f"busy {begin} {self._done_at}")
 
     def wait(self) -> None:
         """Wait for what was queued; or for ever, or for an error, where the GPU is one that fails."""
-        self._fault_at = self._fault_at or time.monotonic() + _FAULT_AFTER
-        if time.monotonic() > self._fault_at:
-            if SETTINGS.get("hang") == UUID:
-                time.sleep(3600)
-            if SETTINGS.get("fail") == UUID:
-                raise CudaError("CUDA error: an illegal memory access was encountered\nfor example")
+        fault = self._fault.read_text() if self._fault.exists() else ""
+        if fault == "hang":
+            time.sleep(3600)
+        if fault == "fail":
+            raise CudaError("CUDA error: an illegal memory access was encountered\nfor example")
         time.sleep(max(0.0, self._done_at - time.monotonic()))
 
     def take(self, size: int) -> None:
@@ -72,13 +69,17 @@ class Gpu:
         if self.allocated + size + CONTEXT > self._free:
             raise OutOfMemory(f"out of memory: tried to allocate {size} bytes\nand more")
         self.allocated += size
-        self._tell(f"memory {CONTEXT + self.allocated}")
-        time.sleep(0.12)  # until NVML has it
+        self._use(CONTEXT + self.allocated)
 
     def give(self, size: int) -> None:
         """Free."""
         self.allocated -= size
-        self._tell(f"memory {CONTEXT + self.allocated}")
+        self._use(CONTEXT + self.allocated)
+
+    def _use(self, size: int) -> None:
+        """Return when NVML has it."""
+        self._tell(f"memory {size}")
+        self._driver.stdout.readline()
 
     def _tell(self, line: str) -> None:
         self._driver.stdin.write(line.encode() + b"\n")

@@ -57,9 +57,11 @@ def main(pid, uuid):
     memory_key = f"gpu.{gpu}.memory.used" if mig is None else f"gpu.{gpu}.mig.{mig}.memory.used"
     process, where = f"gpu.{gpu}.process.{pid}", "" if mig is None else f" mig={mig}"
     others = Path(os.environ["SIMULATED_GPU"]).with_name(f"others.{gpu}")  # what somebody else adds: "0.3"
-    intervals, memory, shown, unread, ends = collections.deque(), 0, 0, b"", False
+    intervals, memory, shown, unread, ends, due = collections.deque(), 0, 0, b"", False, 0.0
     while not ends:
-        if select.select([0], [], [], _TICK)[0]:
+        wait = max(0.0, due - time.monotonic())
+        news = bool(select.select([0], [], [], wait)[0])
+        if news:
             part = os.read(0, 65536)
             ends = not part
             *complete, unread = (unread + part).split(b"\n")
@@ -68,9 +70,11 @@ def main(pid, uuid):
                 if word == b"busy":
                     intervals.append(tuple(map(float, numbers)))
                 else:
-                    memory = int(numbers[0])
-            time.sleep(_TICK)
+                    memory, due = int(numbers[0]), 0.0  # at once: who allocated waits for it
         now = time.monotonic()
+        if now < due:
+            continue
+        due = now + _TICK
         while intervals and intervals[0][1] < now - _WINDOW:
             intervals.popleft()
         busy = sum(max(0.0, min(to, now) - max(since, now - _WINDOW)) for since, to in intervals) / _WINDOW
@@ -80,9 +84,11 @@ def main(pid, uuid):
             lines[memory_key] = str(int(lines[memory_key]) + memory - shown)
             if mig is None:
                 lines[f"gpu.{gpu}.utilization.gpu"] = str(round(100 * min(1.0, busy)))
-            shown = memory
+        if memory != shown:
+            print(memory, flush=True)
+        shown = memory
     with scenario() as lines:
-        lines.pop(process)
+        lines.pop(process, None)
         lines[memory_key] = str(int(lines[memory_key]) - shown)
         if mig is None:
             lines[f"gpu.{gpu}.utilization.gpu"] = "0"

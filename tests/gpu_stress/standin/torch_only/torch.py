@@ -9,7 +9,7 @@ float32, uint8 = 4, 1
 
 
 class version:  # noqa: N801
-    cuda = None if simulated_cuda.SETTINGS.get("no_cuda") else "12.8"
+    cuda = "12.8" if simulated_cuda.THERE else None
 
 
 class cuda:  # noqa: N801
