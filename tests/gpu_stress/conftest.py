@@ -70,7 +70,7 @@ class Run:
         for pid in map(int, found):
             with contextlib.suppress(OSError):  # it ended
                 words = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
-                workers[next(word for word in words if word.startswith("CUDA_VISIBLE_DEVICES=")).partition("=")[2]] = pid
+                workers[dict(word.partition("=")[::2] for word in words)["CUDA_VISIBLE_DEVICES"]] = pid
         return workers
 
 
@@ -125,9 +125,9 @@ class Host:
         while time.monotonic() < end:
             found = self.readings()
             processes = [key for key in found if ".process." in key]
-            left = [key for key, value in found.items() if key.endswith(("memory.used", "utilization.gpu")) and value != "0"
-                    and ".mig." not in key]  # fmt: skip
-            if not processes and not left:
+            readings = [f"gpu.{number}.{name}" for number in range(len(self.machine.gpus))
+                        for name in ("memory.used", "utilization.gpu")]  # fmt: skip
+            if not processes and all(found[reading] in ("0", "unsupported") for reading in readings):
                 return True
             time.sleep(0.05)
         return False

@@ -17,7 +17,7 @@ def test_load_and_memory_are_what_was_asked_for(host):
     """Two GPUs, of which others use one a bit, and a MIG device, at once."""
     machine = host("a100", "h100", "a100", gpu2=["3g.20gb", "1g.5gb"])
     machine.others_use(1, 0.2)
-    words = ("--device", "0", "1", "2.0", "--target-util", "60", "--memory", "4GiB", "--duration", "8")
+    words = ("--device", "0", "1", "2.0", "--target-util", "60", "--memory", "4GiB", "--duration", "7")
     run = machine.run(*words)
     assert run.process.returncode == 0, run.errors
     for device in ("0", "1"):
@@ -27,7 +27,7 @@ def test_load_and_memory_are_what_was_asked_for(host):
         assert max(measured) <= 66, measured
         (end,) = run.events("end", device)
         assert end["measured_percent"] == pytest.approx(60, abs=4)
-        assert end["seconds"] == pytest.approx(8, abs=1)
+        assert end["seconds"] == pytest.approx(7, abs=1)
     alone, shared = (statistics.fmean(s["duty_percent"] for s in run.events("sample", d)[4:]) for d in ("0", "1"))
     assert shared < alone - 10
     for device in ("0", "1", "2.0"):
@@ -37,7 +37,7 @@ def test_load_and_memory_are_what_was_asked_for(host):
     assert [sample["measured_percent"] for sample in mig] == [None] * len(mig)
     assert statistics.fmean(sample["busy_percent"] for sample in mig) == pytest.approx(60, abs=4)
     assert "NVML measures no utilisation" in run.events("note", "2.0")[0]["text"]
-    assert 7 <= len(mig) <= 8
+    assert 6 <= len(mig) <= 7
     machine.others_use(1, 0)
     assert machine.is_idle()
 
@@ -63,7 +63,7 @@ def test_nothing_runs_on_when_it_is_killed(host):
 
 def test_one_that_hangs_dies_or_fails_takes_no_other_along_and_who_comes_gets_the_gpu(host):
     machine = host(*["a100"] * 6)
-    run = machine.start("--device", "all", "--duration", "4", "--interval", "0.3", "--hang-timeout", "1.5")
+    run = machine.start("--device", "all", "--duration", "3.2", "--interval", "0.3", "--hang-timeout", "1")
     run.until("sample", "3")
     machine.fault(1, "hang")
     machine.fault(2, "fail")
@@ -73,13 +73,13 @@ def test_one_that_hangs_dies_or_fails_takes_no_other_along_and_who_comes_gets_th
     assert run.wait()[0] == 1
     ends = {end["device"]: end for end in run.events("end")}
     assert (ends["0"]["status"], ends["0"]["text"]) == (0, "")
-    assert ends["0"]["seconds"] >= 3.9
+    assert ends["0"]["seconds"] >= 3.1
     assert (ends["1"]["status"], ends["1"]["text"].partition(":")[0]) == (1, "hung")
     assert ends["2"]["text"] == "CudaError: CUDA error: an illegal memory access was encountered"
     assert ends["3"]["text"] == "its process died (Killed)"
     assert (ends["4"]["status"], ends["4"]["text"]) == (4, "somebody else came (process 4194305) and has it now")
     assert ends["5"]["text"] == "NVML: GPU is lost"
-    assert max(ends[device]["seconds"] for device in "12345") < 3.9
+    assert max(ends[device]["seconds"] for device in "12345") < 3.1
 
 
 def test_a_gpu_that_is_in_use_is_refused_and_nothing_is_started_anywhere(host):
@@ -113,7 +113,7 @@ def exporter():
     """What gpu_exporter serves, in part: exporter(uuid, user)."""
 
     class Answer(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802
+        def do_GET(self):
             self.send_response(200)
             self.end_headers()
             self.wfile.write(server.text.encode())
@@ -181,7 +181,8 @@ def test_frameworks_that_cannot_use_the_gpu_say_why(host):
 def test_cupy_where_there_is_no_pytorch(host):
     machine = host("a100")
     machine.frameworks = ["cupy"]
-    run = machine.run("--device", "0", "--duration", "1", "--memory", "25%", "--target-util", "0", "--interval", "0.3")
+    words = ("--memory", "25%", "--target-util", "0", "--duration", "0.5", "--interval", "0.2")
+    run = machine.run("--device", "0", *words)
     assert run.process.returncode == 0
     assert run.events("ready")[0]["framework"] == "CuPy 14.0-stand-in"
     assert run.events("sample")[-1]["memory_taken_bytes"] == 10 * GIB

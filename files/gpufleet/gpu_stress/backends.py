@@ -1,8 +1,8 @@
 """PyTorch and CuPy: kernels that keep a GPU busy, and memory that is held.
 
-CUDA_VISIBLE_DEVICES shows this process one GPU, so that it is always the first. Both frameworks do the same: a product of
-square matrices of 32-bit numbers, chosen so large that a kernel takes about a millisecond. That is long against what it
-costs to launch one, and short against a period.
+CUDA_VISIBLE_DEVICES shows this process one GPU, so that it is always the first. Both frameworks do the same: a product
+of square matrices of 32-bit numbers, chosen so large that a kernel takes about a millisecond. That is long against what
+it costs to launch one, and short against a period.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ FRAMEWORKS = ("torch", "cupy")
 """In the order in which they are tried."""
 
 
-class Unusable(Exception):  # noqa: N818: that is what it is
+class Unusable(Exception):
     """A framework is not there, or cannot use this GPU."""
 
 
-class OutOfMemory(Exception):  # noqa: N818: that is what it is
+class OutOfMemory(Exception):
     """The GPU has not as much memory as was asked for."""
 
 
@@ -203,7 +203,7 @@ def _import(name: str) -> t.Any:
     """Import a framework; a broken installation is no traceback. Raises Unusable."""
     try:
         return importlib.import_module(name)
-    except (ImportError, OSError) as error:
+    except Exception as error:  # PyTorch without a library of CUDA's raises ValueError, for example
         raise Unusable(f"{name} cannot be loaded: {error}") from error
 
 

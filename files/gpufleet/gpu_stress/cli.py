@@ -58,34 +58,7 @@ def main(arguments: t.Sequence[str] | None = None) -> int:
 
 def parse(arguments: t.Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line. Ends the program with status 2 when it is wrong."""
-    parser = argparse.ArgumentParser(
-        prog="gpu-stress",
-        description="Puts a load on NVIDIA GPUs, to see dashboards and alerts at work.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--device", nargs="+", action="extend", default=[], metavar="GPU",
-        help="index, UUID, MIG UUID, GPU:DEVICE (MIG, as nvidia-smi -L numbers it), or all; several are possible")
-    add("--target-util", type=percent, default=0.8, metavar="PERCENT", dest="target",
-        help="utilisation to hold, 0 to 100; default 80; 0 is no load, only memory")
-    add("--memory", type=Amount.parse, metavar="AMOUNT",
-        help="memory to take and keep: 4GiB, 500MB, 50%% (of the GPU's), 50%%free (of what is free); all that this "
-        "program takes counts. Default: what the load needs")
-    add("--duration", type=duration, default=60.0, metavar="TIME", help="90, 90s, 5m or 1h; default 60s")
-    add("--framework", choices=("auto", *backends.FRAMEWORKS), default="auto",
-        help="what makes the load; auto takes the first that is there and can use the GPU")
-    add("--force", action="store_true", help="also on GPUs that somebody else uses")
-    add("--json", action="store_true", help="lines of JSON instead of lines for people")
-    add("--interval", type=seconds, default=1.0, metavar="SECONDS", help="from line to line; default 1")
-    add("--exporter", default=_EXPORTER, metavar="URL",
-        help=f"gpu_exporter, which knows to whom GPUs were given; '' asks none. Default {_EXPORTER}")
-    add("--start-timeout", type=seconds, default=120.0, metavar="SECONDS",
-        help="until a GPU's process must be ready; default 120")
-    add("--hang-timeout", type=seconds, default=10.0, metavar="SECONDS",
-        help="a GPU's process that is silent for so long is killed; default 10")
-    add("--list", action="store_true", help="name the GPUs and who uses them, and end")
-    add("--version", action="version", version=f"gpu-stress {__version__}")  # fmt: skip
+    parser = _parser()
     options = parser.parse_args(arguments)
     options.device = [word for words in options.device for word in split(words)]
     if not options.device and not options.list:
@@ -93,6 +66,65 @@ def parse(arguments: t.Sequence[str] | None) -> argparse.Namespace:
     if options.target == 0 and options.memory is None:
         parser.error("--target-util 0 without --memory is nothing to do")
     return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gpu-stress",
+        description="Puts a load on NVIDIA GPUs, to see dashboards and alerts at work.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_load(parser.add_argument)
+    _add_rest(parser.add_argument)
+    return parser
+
+
+def _add_load(add: t.Callable[..., t.Any]) -> None:
+    add(
+        "--device",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="GPU",
+        help="index, UUID, MIG UUID, GPU:DEVICE (MIG, as nvidia-smi -L numbers it), or all; several are possible",
+    )
+    add(
+        "--target-util",
+        type=percent,
+        default=0.8,
+        metavar="PERCENT",
+        dest="target",
+        help="utilisation to hold, 0 to 100; default 80; 0 is no load, only memory",
+    )
+    add(
+        "--memory",
+        type=Amount.parse,
+        metavar="AMOUNT",
+        help="memory to take and keep: 4GiB, 500MB, 50%% (of the GPU's), 50%%free (of what is free); all that this "
+        "program takes counts. Default: what the load needs",
+    )
+    add("--duration", type=duration, default=60.0, metavar="TIME", help="90, 90s, 5m or 1h; default 60s")
+    add(
+        "--framework",
+        choices=("auto", *backends.FRAMEWORKS),
+        default="auto",
+        help="what makes the load; auto takes the first that is there and can use the GPU",
+    )
+
+
+def _add_rest(add: t.Callable[..., t.Any]) -> None:
+    add("--force", action="store_true", help="also on GPUs that somebody else uses")
+    add("--json", action="store_true", help="lines of JSON instead of lines for people")
+    add("--interval", type=seconds, default=1.0, metavar="SECONDS", help="from line to line; default 1")
+    exporter = f"gpu_exporter, which knows to whom GPUs were given; '' asks none. Default {_EXPORTER}"
+    add("--exporter", default=_EXPORTER, metavar="URL", help=exporter)
+    start = "until a GPU's process must be ready; default 120"
+    add("--start-timeout", type=seconds, default=120.0, metavar="SECONDS", help=start)
+    hang = "a GPU's process that is silent for so long is killed; default 10"
+    add("--hang-timeout", type=seconds, default=10.0, metavar="SECONDS", help=hang)
+    add("--list", action="store_true", help="name the GPUs and who uses them, and end")
+    add("--version", action="version", version=f"gpu-stress {__version__}")
 
 
 # -- values of options ----------------------------------------------------------------------------
@@ -193,7 +225,8 @@ def _allocations(options: argparse.Namespace) -> devices.Allocations | None:
     try:
         return devices.Allocations(options.exporter)
     except (OSError, ValueError) as error:
-        output.say(f"gpu_exporter was not asked who has which GPU ({options.exporter}: {error}); NVML's processes count")
+        why = f"{options.exporter}: {error}"
+        output.say(f"gpu_exporter was not asked who has which GPU ({why}); only NVML's processes count")
         return None
 
 

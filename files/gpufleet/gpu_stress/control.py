@@ -16,7 +16,7 @@ _INTEGRAL = 0.3
 _PROPORTIONAL = 0.1
 _START = 0.8
 """Of the target: it is reached from below ..."""
-_SETTLING = 2.0
+_SETTLING = 2.5
 """... and held there for so many seconds. What is measured before says how idle the GPU was, and nothing of the load.
 Then the GPU's own gain is known, one step leads to nearly where the target is, and that, too, has to be seen first."""
 _STEP = 0.9
@@ -43,11 +43,13 @@ class Controller:
         """Take what was measured, so long after the last time."""
         error = self.target - measured
         self._readings.append(measured)
-        if self._settling > 0 and error > 0:  # too much load is answered at once
+        if self._settling > 0:
             self._settling -= seconds
-            if self._settling <= 0 and not self._stepped:
-                self._step(statistics.fmean(self._readings))
-            return
+            if error > 0:
+                if self._settling <= 0 and not self._stepped:
+                    self._step(statistics.fmean(self._readings))
+                return
+            self._stepped = True  # too much load is answered at once, and then there is nothing to reckon from
         self._integral = self._bounded(self._integral + _INTEGRAL * error * seconds)
         self.duty = self._bounded(self._integral + _PROPORTIONAL * error)
 

@@ -25,7 +25,7 @@ class Exit(enum.IntEnum):
     """SIGTERM or SIGHUP; all was cleaned up."""
 
 
-class Refused(Exception):  # noqa: N818: that is what happened
+class Refused(Exception):
     """It does not start, or does not go on. The text says why and what to do."""
 
     def __init__(self, status: Exit, message: str) -> None:

@@ -1,6 +1,7 @@
 """What parent and worker say to each other: lines of JSON, orders on the worker's stdin, reports on its stdout.
 
-The first line is the order. "go" begins the load. The end of the stream, which is also how a parent's death looks, ends it.
+The first line is the order. "go" begins the load. The end of the stream, which is also how a parent's death looks, ends
+it.
 """
 
 from __future__ import annotations

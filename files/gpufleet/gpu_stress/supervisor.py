@@ -109,7 +109,7 @@ class Supervisor:
     """Runs all of them to their end."""
 
     def __init__(self, orders: t.Iterable[tuple[Target, protocol.Order]], patience: Patience, view: View) -> None:
-        self._view: View | None = view
+        self._view = view
         self._patience = patience
         self._selector = selectors.DefaultSelector()
         self._workers: list[_Worker] = []
@@ -147,7 +147,8 @@ class Supervisor:
             worker.ready = worker.ready or isinstance(report, protocol.Ready)
             if isinstance(report, protocol.Sample):
                 worker.samples.append(report.measured)
-            self._show(lambda view, report=report: view.report(worker.target, worker.order.target, report))
+            with self._reader() as view:
+                view.report(worker.target, worker.order.target, report)
 
     def _start_load(self) -> None:
         """All begin together, when each is ready or has failed."""
@@ -208,18 +209,18 @@ class Supervisor:
         seconds = time.monotonic() - worker.began if self._going else 0.0
         half = [value for value in worker.samples[len(worker.samples) // 2 :] if value is not None]
         summary = Summary(end, seconds, sum(half) / len(half) if half else None)
-        self._show(lambda view: view.ended(worker.target, worker.order.target, summary))
+        with self._reader() as view:
+            view.ended(worker.target, worker.order.target, summary)
         if not self._going and end.status in (Exit.NO_FRAMEWORK, Exit.USAGE):
             self._stop()  # nothing has begun, and what was asked for cannot be had
 
-    def _show(self, show: t.Callable[[View], None]) -> None:
-        if self._view is None:
-            return
+    @contextlib.contextmanager
+    def _reader(self) -> t.Iterator[View]:
+        """Yield the view; when nobody reads it any more, that is the end."""
         try:
-            show(self._view)
+            yield self._view
         except BrokenPipeError:
-            self._view = None
             say("nobody reads the output any more")
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115: Python's own last flush goes there
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own last flush
             self._status = Exit.TERMINATED
             self._stop()

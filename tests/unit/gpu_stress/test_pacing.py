@@ -80,7 +80,7 @@ def test_kernels_that_become_slow_are_fewer_kernels():
 
 def test_a_kernel_longer_than_a_period_is_paid_for_with_pauses():
     gpu = Gpu(0.2)
-    assert gpu.run(pacer_of(gpu, thought=0.001), 0.25, 60) == pytest.approx(0.25, abs=0.02)
+    assert 0.2 <= gpu.run(pacer_of(gpu, thought=0.001), 0.25, 60) <= 0.25
 
 
 def test_time_that_was_lost_is_not_made_up_for():

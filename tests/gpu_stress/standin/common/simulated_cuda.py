@@ -1,7 +1,7 @@
 """A stand-in for CUDA, for the stand-ins for PyTorch and CuPy: kernels that take time, and memory that is used.
 
-It fails on request: SIMULATED_CUDA=none for no GPU at all, and a file fault.UUID beside the scenario, with hang or fail in
-it, for a kernel that does so.
+It fails on request: SIMULATED_CUDA=none for no GPU at all, and a file fault.UUID beside the scenario, with hang or fail
+in it, for a kernel that does so.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class CudaError(Exception):
     """What a GPU that fails says."""
 
 
-class OutOfMemory(Exception):
+class OutOfMemory(Exception):  # noqa: N818
     """There is not so much."""
 
 
@@ -42,8 +42,10 @@ class Gpu:
             prefix = f"gpu.{gpu}" if mig is None else f"gpu.{gpu}.mig.{mig}"
             self._free = int(lines[f"{prefix}.memory.total"]) - int(lines[f"{prefix}.memory.used"])
         self._driver = subprocess.Popen(
-            [sys.executable, str(Path(simulated_driver.__file__)), str(os.getpid()), UUID], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )  # fmt: skip
+            [sys.executable, simulated_driver.__file__, str(os.getpid()), UUID],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         self.allocated = 0
         self._done_at = 0.0
         self._fault = Path(os.environ["SIMULATED_GPU"]).with_name(f"fault.{UUID}")
