@@ -168,14 +168,21 @@ def _pack(program: str, sources: t.Mapping[str, bytes], libraries: t.Mapping[Whe
 
 
 def _unpack(wheel: Wheel, content: bytes) -> dict[str, bytes]:
-    """Return a wheel's modules and its licence. What else it brings is for pip."""
+    """Return a wheel's modules, licence and metadata: a distribution without a name breaks those who look at all.
+
+    What else it brings is for pip.
+    """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        names = [name for name in archive.namelist() if "/licenses/" in name or _is_module(name)]
+        names = [name for name in archive.namelist() if _is_module(name) or _is_kept(name)]
         return {name: archive.read(name) for name in names}
 
 
 def _is_module(name: str) -> bool:
     return name.endswith(".py") and name != "example.py"  # nvidia-ml-py installs one at the top
+
+
+def _is_kept(name: str) -> bool:
+    return "/licenses/" in name or name.endswith(".dist-info/METADATA")
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import sys
 import typing as t
 
@@ -47,13 +48,13 @@ Where an environment has one already, run gpu-stress with that environment's pyt
 def main(arguments: t.Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit status."""
     options = parse(arguments)
+    # Until something is started: a driver that hangs would keep Python from seeing the signal.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         return _list(options) if options.list else _run(options)
     except Refused as error:
         output.say(str(error))
         return error.status
-    except KeyboardInterrupt:  # before the first process was started
-        return Exit.INTERRUPTED
 
 
 def parse(arguments: t.Sequence[str] | None) -> argparse.Namespace:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+
 import simulated_cuda
+
+importlib.metadata.entry_points(group="torch.backends")  # as PyTorch's import does; it looks at all that is on the path
 
 __version__ = "2.0-stand-in"
 float32, uint8 = 4, 1
