@@ -38,8 +38,8 @@ neither PyTorch nor CuPy is there for {python}, and nothing was started.
 gpu-stress needs one of them, and never installs anything. To install one into an environment of its own:
 
     python3 -m venv ~/gpu-stress
-    ~/gpu-stress/bin/pip install torch            # PyTorch, or
-    ~/gpu-stress/bin/pip install cupy-cuda12x     # CuPy; cupy-cuda13x where nvidia-smi says "CUDA Version: 13"
+    ~/gpu-stress/bin/pip install torch                   # PyTorch, or
+    ~/gpu-stress/bin/pip install 'cupy-cuda12x[ctk]'     # CuPy; cupy-cuda13x where nvidia-smi has "CUDA Version: 13"
     ~/gpu-stress/bin/python {program} ...
 
 Where an environment has one already, run gpu-stress with that environment's python."""

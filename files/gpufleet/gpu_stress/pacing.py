@@ -7,7 +7,8 @@ import typing as t
 
 PERIOD = 0.05
 """Seconds. Several fit into the shortest time over which NVML measures (1/6 s), and one holds many kernels."""
-_SMOOTHING = 0.2
+_SMOOTHING = 0.5
+"""Of what a kernel is thought to take. Where that is wrong for a moment, the account stays right."""
 _LONGEST_DEBT = 5.0
 
 
