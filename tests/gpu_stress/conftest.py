@@ -83,24 +83,23 @@ class Host:
             self.machine.set(number, "utilization.gpu", 0)
             self.machine.set(number, "memory.used", 0)
         self._program, self._directory = program, directory
+        self._scenario = directory / "scenario"
         self.running = []
-        self.frameworks = ["torch"]
-        self.cuda = ""
-
-    def write(self):
-        self.machine.write(self._directory)
-        os.environ["SIMULATED_GPU"] = str(self._directory / "scenario")
 
     def uuid(self, number):
         return self.machine.gpus[number].uuid
 
-    def start(self, *words, json=True):
-        python_path = [STANDIN / "common", *(STANDIN / f"{name}_only" for name in self.frameworks)]
+    def write(self):
+        self.machine.write(self._directory)
+
+    def start(self, *words, json=True, frameworks=("torch",), cuda=""):
+        python_path = [STANDIN / "common", *(STANDIN / f"{name}_only" for name in frameworks)]
         environment = {
             **os.environ,
             "LD_LIBRARY_PATH": str(machines.libraries()),
             "PYTHONPATH": os.pathsep.join(map(str, python_path)),
-            "SIMULATED_CUDA": self.cuda,
+            "SIMULATED_GPU": str(self._scenario),
+            "SIMULATED_CUDA": cuda,
         }
         command = [sys.executable, str(self._program), "--exporter", "", *(["--json"] if json else []), *words]
         self.running.append(Run(command, environment))
@@ -112,11 +111,11 @@ class Host:
         return started
 
     def readings(self):
-        with simulated_driver.scenario() as lines:
+        with simulated_driver.scenario(self._scenario) as lines:
             return dict(lines)
 
     def change(self, key, value):
-        with simulated_driver.scenario() as lines:
+        with simulated_driver.scenario(self._scenario) as lines:
             lines[key] = value
 
     def is_idle(self, seconds=3):
@@ -139,14 +138,13 @@ class Host:
         (self._directory / f"others.{number}").write_text(str(part))
 
 
-@pytest.fixture
-def host(program, tmp_path, monkeypatch):
-    """Make a machine with such cards: host("a100", "h100")."""
+@pytest.fixture(scope="session")
+def host(program, tmp_path_factory):
+    """Make a machine with such cards: host("a100", "h100", gpu1=["1g.5gb"])."""
     made = []
-    monkeypatch.setenv("SIMULATED_GPU", "")
 
     def make(*models, **partitions):
-        made.append(Host(program, tmp_path, models))
+        made.append(Host(program, tmp_path_factory.mktemp("host"), models))
         for name, profiles in partitions.items():
             made[-1].machine.partition(int(name.removeprefix("gpu")), *profiles)
         made[-1].write()

@@ -42,22 +42,21 @@ def test_load_and_memory_are_what_was_asked_for(host):
     assert machine.is_idle()
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_it_cleanly(host, number, status):
-    machine = host("a100")
-    run = machine.start("--device", "all", "--memory", "2GiB", "--duration", "1h", "--interval", "0.2")
-    run.until("sample")
-    run.process.send_signal(number)
-    assert run.wait(5)[0] == status
-    assert run.events("end")[0]["status"] == 0
-    assert machine.is_idle()
-
-
-def test_nothing_runs_on_when_it_is_killed(host):
-    machine = host("a100")
-    run = machine.start("--device", "0", "--duration", "1h", "--interval", "0.2")
-    run.until("sample")
-    run.process.kill()
+def test_however_it_ends_nothing_is_left_on_the_gpu(host):
+    machine = host(*["a100"] * 4)
+    words = ("--memory", "2GiB", "--duration", "1h", "--interval", "0.2")
+    interrupted, terminated, killed, unread = runs = [machine.start("--device", str(n), *words) for n in range(4)]
+    for run in runs:
+        run.until("sample")
+    assert not machine.is_idle(0.1)
+    interrupted.process.send_signal(signal.SIGINT)
+    terminated.process.send_signal(signal.SIGTERM)
+    killed.process.kill()
+    unread.process.stdout.close()
+    assert interrupted.wait(5)[0] == 130
+    assert terminated.wait(5)[0] == 143
+    assert unread.process.wait(5) == 143
+    assert [run.events("end")[0]["status"] for run in (interrupted, terminated)] == [0, 0]
     assert machine.is_idle()
 
 
@@ -82,41 +81,16 @@ def test_one_that_hangs_dies_or_fails_takes_no_other_along_and_who_comes_gets_th
     assert max(ends[device]["seconds"] for device in "12345") < 3.1
 
 
-def test_a_gpu_that_is_in_use_is_refused_and_nothing_is_started_anywhere(host):
-    machine = host("a100", "a100")
-    machine.change(f"gpu.1.process.{os.getpid()}", f"compute memory={GIB}")
-    run = machine.run("--device", "0", "1")
-    assert run.process.returncode == 4
-    assert f"GPU 1 ({machine.uuid(1)}) is in use: process {os.getpid()} (" in run.errors
-    assert "--force" in run.errors
-    assert run.lines == []
-
-
-def test_force_puts_the_load_beside_others_and_says_so(host):
-    machine = host("a100")
-    machine.change("gpu.0.process.4194305", f"graphics memory={GIB}")
-    run = machine.run("--device", "0", "--duration", "0.5", "--force")
-    assert run.process.returncode == 0
-    assert "in use: process 4194305. --force" in run.errors
-
-
-def test_a_driver_that_does_not_tell_who_is_there_is_no_free_gpu(host):
-    machine = host("a100")
-    machine.change("gpu.0.function.nvmlDeviceGetComputeRunningProcesses_v3", "error:NO_PERMISSION")
-    run = machine.run("--device", "0")
-    assert run.process.returncode == 4
-    assert "does not tell" in run.errors
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def exporter():
     """What gpu_exporter serves, in part: exporter(uuid, user)."""
+    texts = {}
 
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(server.text.encode())
+            self.wfile.write(texts[self.path].encode())
 
         def log_message(self, *words):
             pass
@@ -126,19 +100,12 @@ def exporter():
 
     def serve(uuid, user):
         labels = f'gpu_slot="0",container="notebook",user="{user}",interface="api",profile="",UUID="{uuid}"'
-        server.text = f"# TYPE ds01_gpu_allocated gauge\nds01_gpu_allocated{{{labels}}} 1\n"
-        return f"http://127.0.0.1:{server.server_port}/metrics"
+        texts[f"/{user}"] = f"# TYPE ds01_gpu_allocated gauge\nds01_gpu_allocated{{{labels}}} 1\n"
+        return f"http://127.0.0.1:{server.server_port}/{user}"
 
     yield serve
     server.shutdown()
     server.server_close()
-
-
-def test_a_gpu_that_was_given_to_somebody_is_refused_though_nothing_runs_on_it(host, exporter):
-    machine = host("a100")
-    run = machine.run("--device", "0", "--exporter", exporter(machine.uuid(0), "alice"))
-    assert run.process.returncode == 4
-    assert "allocated to alice (container notebook)" in run.errors
 
 
 def test_ones_own_allocation_is_no_hindrance_and_an_exporter_that_is_away_is_said(host, exporter):
@@ -151,64 +118,15 @@ def test_ones_own_allocation_is_no_hindrance_and_an_exporter_that_is_away_is_sai
     assert "gpu_exporter was not asked" in away.errors
 
 
-@pytest.mark.parametrize(
-    ("frameworks", "words", "text"),
-    [
-        ([], [], "neither PyTorch nor CuPy is there"),
-        (["cupy"], ["--framework", "torch"], "PyTorch is not there"),
-    ],
-)
-def test_without_a_framework_it_says_what_to_do(host, frameworks, words, text):
-    machine = host("a100")
-    machine.frameworks = frameworks
-    run = machine.run("--device", "0", *words)
-    assert run.process.returncode == 3
-    assert text in run.errors
-    assert "pip install torch" in run.errors
-    assert "cupy-cuda12x" in run.errors
-    assert run.lines == []
-
-
-def test_frameworks_that_cannot_use_the_gpu_say_why(host):
-    machine = host("a100", "a100")
-    machine.frameworks, machine.cuda = ["torch", "cupy"], "none"
-    run = machine.run("--device", "all")
-    assert run.process.returncode == 3
-    for end in run.events("end"):
-        assert "(a build without CUDA) cannot use this GPU; CuPy" in end["text"] or end["status"] == 0
-
-
 def test_cupy_where_there_is_no_pytorch(host):
     machine = host("a100")
-    machine.frameworks = ["cupy"]
     words = ("--memory", "25%", "--target-util", "0", "--duration", "0.5", "--interval", "0.2")
-    run = machine.run("--device", "0", *words)
+    run = machine.run("--device", "0", *words, frameworks=["cupy"])
     assert run.process.returncode == 0
     assert run.events("ready")[0]["framework"] == "CuPy 14.0-stand-in"
     assert run.events("sample")[-1]["memory_taken_bytes"] == 10 * GIB
     assert run.events("sample")[-1]["busy_percent"] == 0
     assert machine.is_idle()
-
-
-def test_memory_that_cannot_be_had_is_refused_before_anything_is_taken(host):
-    machine = host("a100")
-    run = machine.run("--device", "0", "--memory", "41GiB")
-    assert run.process.returncode == 2
-    assert "bytes free of" in run.errors
-
-
-def test_less_memory_than_it_takes_to_make_a_load_is_refused(host):
-    machine = host("a100")
-    run = machine.run("--device", "0", "--memory", "100MiB")
-    assert run.process.returncode == 2
-    assert "alone take" in run.events("end")[0]["text"]
-    assert machine.is_idle()
-
-
-def test_without_a_driver_it_says_so(host):
-    run = host("none").run("--device", "0")
-    assert run.process.returncode == 5
-    assert "Driver Not Loaded" in run.errors
 
 
 def test_a_line_for_people_says_target_measured_and_memory(host):
@@ -221,23 +139,70 @@ def test_a_line_for_people_says_target_measured_and_memory(host):
     assert "ended after 1 s" in run.lines[-1]
 
 
-def test_output_that_nobody_reads_ends_it(host):
-    machine = host("a100")
-    run = machine.start("--device", "0", "--duration", "1h", "--interval", "0.2")
-    run.until("sample")
-    run.process.stdout.close()
-    run.process.wait(5)
-    assert run.process.returncode == 143
-    assert machine.is_idle()
+# -- what is refused, all at once: nothing of it gets so far as to touch a GPU that another case uses ----
 
 
-def test_the_list_names_gpus_and_who_uses_them(host):
-    machine = host("a100", "a100", gpu1=["1g.5gb"])
-    machine.change("gpu.0.process.4194305", f"compute memory={GIB}")
-    run = machine.run("--list", json=False)
+@pytest.fixture(scope="module")
+def refused(host, exporter):
+    """Every case by name, when it has ended; and the machine."""
+    machine = host(*["a100"] * 6, gpu4=["1g.5gb"])
+    machine.change(f"gpu.1.process.{os.getpid()}", f"compute memory={GIB}")
+    machine.change("gpu.2.function.nvmlDeviceGetComputeRunningProcesses_v3", "error:NO_PERMISSION")
+    runs = {
+        "used": machine.start("--device", "0", "1"),
+        "untold": machine.start("--device", "2"),
+        "allocated": machine.start("--device", "3", "--exporter", exporter(machine.uuid(3), "alice")),
+        "large": machine.start("--device", "3", "--memory", "41GiB"),
+        "small": machine.start("--device", "5", "--memory", "100MiB"),
+        "bare": machine.start("--device", "0", frameworks=[]),
+        "other": machine.start("--device", "0", "--framework", "torch", frameworks=["cupy"]),
+        "useless": machine.start("--device", "0", "4", frameworks=["torch", "cupy"], cuda="none"),
+        "list": machine.start("--list", json=False),
+        "no driver": host("none").start("--device", "0"),
+    }
+    for run in runs.values():
+        run.wait()
+    return runs, machine
+
+
+@pytest.mark.parametrize(
+    ("case", "status", "words"),
+    [
+        ("used", 4, ["GPU 1 (", f") is in use: process {os.getpid()} (", "Nothing was started; --force"]),
+        ("untold", 4, ["this driver does not tell us"]),
+        ("allocated", 4, ["gpu_exporter: it is allocated to alice (container notebook)"]),
+        ("large", 2, [f"and {41 * GIB} were asked for"]),
+        ("bare", 3, ["neither PyTorch nor CuPy is there", "pip install torch", "pip install 'cupy-cuda12x"]),
+        ("other", 3, ["PyTorch is not there", "pip install torch"]),
+        ("no driver", 5, ["Driver Not Loaded"]),
+    ],
+)
+def test_what_is_refused_before_anything_is_started_says_why(refused, case, status, words):
+    run = refused[0][case]
+    assert run.process.returncode == status
+    for each in words:
+        assert each in run.errors
+    assert run.lines == []
+
+
+def test_frameworks_that_cannot_use_the_gpu_say_why(refused):
+    run = refused[0]["useless"]
+    assert run.process.returncode == 3
+    assert any("(a build without CUDA) cannot use this GPU; CuPy" in end["text"] for end in run.events("end"))
+    assert run.events("ready") == []
+
+
+def test_less_memory_than_it_takes_to_make_a_load_is_refused(refused):
+    run, machine = refused[0]["small"], refused[1]
+    assert run.process.returncode == 2
+    assert "alone take" in run.events("end")[0]["text"]
+    assert machine.readings()["gpu.5.memory.used"] == "0"
+
+
+def test_the_list_names_gpus_and_who_uses_them(refused):
+    run, machine = refused[0]["list"], refused[1]
     assert run.process.returncode == 0
-    gpu, mig = run.lines
-    assert machine.uuid(0) in gpu
-    assert gpu.endswith("process 4194305")
-    assert mig.startswith("MIG 1.0")
-    assert mig.endswith("nobody uses it")
+    assert [line[:9].strip() for line in run.lines] == ["GPU 0", "GPU 1", "GPU 2", "GPU 3", "MIG 4.0", "GPU 5"]
+    assert machine.uuid(1) in run.lines[1]
+    assert f"process {os.getpid()} (" in run.lines[1]
+    assert run.lines[4].endswith("nobody uses it")

@@ -9,7 +9,6 @@ import typing as t
 import urllib.request
 
 import pynvml
-from prometheus_client.parser import text_string_to_metric_families
 
 from ..gpu_exporter.allocations import slots
 from ..gpu_exporter.nvml import GpuLost, NvmlDown, Session
@@ -123,6 +122,8 @@ class Allocations:
 
     def __init__(self, url: str) -> None:
         """Raises OSError when the exporter does not answer, ValueError when it says what nobody understands."""
+        from prometheus_client.parser import text_string_to_metric_families  # takes long to load
+
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # this host is behind no proxy
         with opener.open(url, timeout=_EXPORTER_SECONDS) as answer:
             families = list(text_string_to_metric_families(answer.read().decode()))

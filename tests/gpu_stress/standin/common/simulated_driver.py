@@ -22,9 +22,9 @@ _WINDOW = 0.5  # NVML's sample period is between 1/6 s and 1 s
 
 
 @contextlib.contextmanager
-def scenario():
+def scenario(path=None):
     """Yield the scenario's lines as a dict, and write what has become of them; one at a time."""
-    path = Path(os.environ["SIMULATED_GPU"])
+    path = path or Path(os.environ["SIMULATED_GPU"])
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         before = path.read_text()
