@@ -69,8 +69,8 @@ class Pacer:
 
     def _pay_in(self, duty: float, elapsed: float) -> int:
         """Return how many kernels the account is good for."""
+        self._account += duty * elapsed
         # Time that was lost (a stopped process, a slow driver) is not made up for: that would be a burst.
-        self._account += duty * min(elapsed, 2 * PERIOD)
         self._account = max(-_LONGEST_DEBT, min(self._account, duty * PERIOD + self._kernel))
         return max(0, int(self._account / self._kernel + 1e-9)) if duty > 0 else 0
 
