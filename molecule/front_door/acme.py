@@ -85,6 +85,8 @@ class Acme:
         )
         settings = "--setenv=PEBBLE_VA_NOSLEEP=1 --setenv=PEBBLE_AUTHZREUSE=0 --collect --quiet"
         self._sh("outside", f"systemctl stop {name} 2>/dev/null; systemd-run --unit={name} {settings} {command}")
+        # When it is started, pebble knows none of its accounts any more, which no other ACME server forgets.
+        self._sh("master1", "rm -rf /var/lib/gpufleet-certificate/acme/accounts")
 
     def stop(self, name: str) -> None:
         """End one of them."""
@@ -94,8 +96,6 @@ class Acme:
         """Undo what stop and dns did."""
         if self._sh("outside", "systemctl is-active pebble || true") != "active":
             self._run("pebble")
-            # It knows none of its accounts any more, which no other ACME server forgets.
-            self._sh("master1", "rm -rf /var/lib/gpufleet-certificate/acme/accounts")
         self.dns("del door.lab.test A", f"add door.lab.test 1 A {self.master}")
 
     def dns(self, *lines: str) -> None:

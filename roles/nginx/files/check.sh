@@ -1,6 +1,7 @@
 #!/bin/sh
 # check.sh DIRECTORY: whether nginx accepts the copy of /etc/nginx in DIRECTORY. Changes that copy.
 set -eu
+umask 027 # nginx -t makes the logs that are not there yet
 find "$1" '(' -type f -o -type l ')' | while read -r file; do
     # A link becomes a file of its own here: what it points to is not ours to change.
     if grep -Iqs /etc/nginx/ "$file"; then sed -i "s,/etc/nginx/,$1/,g" "$file"; fi

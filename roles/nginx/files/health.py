@@ -32,12 +32,12 @@ def main() -> int:
 
 
 def fail(reason: str) -> int:
-    """Say why, with the last of nginx' own complaints."""
+    """Say why, with the last of nginx' own complaints: the last line alone may be "still could not bind()"."""
     try:
         lines = LOG.read_text(errors="replace").splitlines()[-50:]
     except OSError:
         lines = []
-    last = [line for line in lines if re.search(r"\[(emerg|alert)\]", line)][-1:]
+    last = [line for line in lines if re.search(r"\[(emerg|alert)\]", line)][-2:]
     print("; nginx says: ".join([reason, *last]), file=sys.stderr)
     return 1
 
