@@ -90,7 +90,7 @@ def test_the_ca_is_handed_to_the_operator(sh, run, trusting):
 def test_modes_are_switched_and_certificates_renewed_while_nobody_is_turned_away(
     lab, door, run, sh, letsencrypt, provided, as_it_was
 ):
-    with load(door, "/x", clients=2) as seen:
+    with load(door, "/x", pause=0.04) as seen:
         for step in (lambda: run(**provided, tags="certificate"), lambda: run(**letsencrypt(), tags="certificate")):
             done = step()
             assert done.rc == 0, done.messages()
@@ -113,7 +113,7 @@ def test_the_first_start_has_a_placeholder_and_then_a_certificate_without_a_paus
 ):
     """As on a new host: there is nothing, and the ACME server can only be asked once nginx runs."""
     sh("master1", "rm -r /var/lib/gpufleet-certificate && systemctl restart nginx")
-    with load(door, "/x", clients=2) as seen:
+    with load(door, "/x", pause=0.04) as seen:
         done = run(**letsencrypt())
         assert done.rc == 0, done.messages()
         time.sleep(0.5)

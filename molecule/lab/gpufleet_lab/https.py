@@ -125,11 +125,12 @@ class Load:
 
 
 @contextmanager
-def load(client: Client, path: str, clients: int = 4, reuse: bool = False) -> Iterator[Load]:
+def load(client: Client, path: str, clients: int = 4, reuse: bool = False, pause: float = 0) -> Iterator[Load]:
     """Have some clients ask for a path again and again for the length of a with block.
 
     Each request is a connection of its own; with `reuse`, a client keeps its connection until the server ends it. What
-    it asked in that very moment, it asks again, as browsers do (RFC 9112, 9.3.1).
+    it asked in that very moment, it asks again, as browsers do (RFC 9112, 9.3.1). With `pause`, it waits so many
+    seconds after each, which leaves the machine to what else is to happen.
     """
     seen, lock, over = Load(), threading.Lock(), threading.Event()
 
@@ -149,6 +150,7 @@ def load(client: Client, path: str, clients: int = 4, reuse: bool = False) -> It
                     return
                 with lock:
                     seen.add(answer, time.monotonic() - begun)
+                time.sleep(pause)
                 if answer.headers.get("connection") == "close":
                     return
 
