@@ -12,7 +12,9 @@ VENV := $(GPUFLEET_CACHE)/venv-$(shell sha256sum requirements-dev.txt | cut -c1-
 TOOLS := $(VENV)/.installed
 PACKAGES := python3-venv openssh-client git systemd-container mmdebstrap nftables iproute2 xz-utils zstd \
             debian-archive-keyring gcc libc6-dev gpg gpgconf gpg-agent rpm createrepo-c
-SCENARIOS := $(notdir $(patsubst %/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
+# Those that take longest come first, so that the others run beside them.
+LONGEST := default native_service
+SCENARIOS := $(LONGEST) $(filter-out $(LONGEST),$(notdir $(patsubst %/molecule.yml,%,$(wildcard molecule/*/molecule.yml))))
 SANITY_SKIPS := no-assert replace-urlopen pylint
 COLLECTION := ansible_collections.gpufleet.monitoring
 
@@ -76,11 +78,11 @@ dashboards: $(TOOLS)
 lab: $(TOOLS) packages
 	timeout 600 pytest molecule/lab
 
-# Two at a time: a scenario waits for its hosts more than it works. All that one says is shown when it has ended, and
+# Three at a time: a scenario waits for its hosts more than it works. All that one says is shown when it has ended, and
 # those that failed are named last.
 molecule: $(TOOLS) packages
 	@logs=$$(mktemp -d) && trap 'rm -rf "$$logs"' EXIT && export logs && \
-	printf '%s\n' $(SCENARIOS) | xargs -P 2 -I{} sh -c \
+	printf '%s\n' $(SCENARIOS) | xargs -P 3 -I{} sh -c \
 	  'molecule test -s {} >"$$logs/{}" 2>&1 || mv "$$logs/{}" "$$logs/{}.failed"; cat "$$logs/{}"*' && \
 	{ ! ls "$$logs" | grep '[.]failed$$' >&2; }
 

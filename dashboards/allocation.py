@@ -28,6 +28,7 @@ def page() -> Page:
         variables.site(),
         variables.users(),
         since="now-28d",
+        refresh="30m",
     )
     board.row("In this range of time", *_sums())
     board.row("Sites", *_sites())
@@ -37,33 +38,34 @@ def page() -> Page:
 
 
 def _sums() -> t.Iterator[Panel]:
-    def mean(record: str) -> str:
-        return f"sum(avg_over_time({record}{S}{RANGE}))"
+    def time(kind: str) -> str:
+        """Slots times the time in which it was known that they were so."""
+        return f"sum(sum_over_time(site:gpu_slots_{kind}:count{S}{RANGE}))"
 
-    slots, allocated, idle = (mean(f"site:gpu_slots{kind}:count") for kind in ("", "_allocated", "_idle"))
     yield number(
         "Slots",
-        "Slots that there were, the mean of the range of time: GPUs, and the MIG instances of those that are cut.",
+        "Slots that there were, GPUs and the MIG instances of those that are cut: the mean of each site while"
+        " Prometheus watched it.",
         "short",
-        slots,
+        f"sum(avg_over_time(site:gpu_slots:count{S}{RANGE}))",
         no_data=NO_SLOTS,
         decimals=1,
         span=4,
     )
     yield number(
         "Allocated",
-        "Part of the slots that somebody had.",
+        "Part of the slots that somebody had, of those of which it was known who had them.",
         "percentunit",
-        f"{allocated} / {slots}",
+        f"{time('allocated')} / ({time('allocated')} + {time('free')})",
         no_data=NO_SLOTS,
         decimals=0,
         span=4,
     )
     yield number(
         "Wasted",
-        "Part of the allocated slots that was not used (below 5 %).",
+        "Part of the allocated slots that was not used (below 5 %), of those of which it was known.",
         "percentunit",
-        f"{idle} / {allocated}",
+        f"{time('idle')} / ({time('idle')} + {time('used')})",
         no_data="Nobody had a slot, or no exporter says what slots are used",
         thresholds=panels.IDLE,
         decimals=0,
@@ -72,7 +74,7 @@ def _sums() -> t.Iterator[Panel]:
     yield number(
         "GPU hours",
         "GPU hours of the users, on all sites. A MIG instance counts its compute slices by 7.",
-        "h",
+        panels.HOURS,
         f"sum(sum_over_time(user:gpu_hours:1m{U}{RANGE}))",
         no_data=NO_USERS,
         decimals=1,
@@ -81,7 +83,7 @@ def _sums() -> t.Iterator[Panel]:
     yield number(
         "Idle GPU hours",
         "GPU hours in which users did nothing with what they had, on all sites.",
-        "h",
+        panels.HOURS,
         f"sum(sum_over_time(user:gpu_idle_hours:1m{U}{RANGE}))",
         no_data=f"{NO_USERS}, or no exporter says what slots are used",
         decimals=1,
@@ -98,21 +100,27 @@ def _sums() -> t.Iterator[Panel]:
 
 
 def _sites() -> t.Iterator[Panel]:
+    used, idle, free = (f"sum(site:gpu_slots_{kind}:count{S})" for kind in ("used", "idle", "free"))
+    known = " - ".join(f"({one} or vector(0))" for one in (used, idle, free))
     yield lines(
         "Slots: used, idle and free",
-        "What was done with the slots of these sites.",
+        "What was done with the slots of these sites. Unknown is of which nobody says who has it, or whether it is"
+        " used.",
         "short",
-        Query(f"sum(site:gpu_slots_allocated:count{S}) - sum(site:gpu_slots_idle:count{S})", "used"),
-        Query(f"sum(site:gpu_slots_idle:count{S})", "idle"),
-        Query(f"sum(site:gpu_slots:count{S}) - sum(site:gpu_slots_allocated:count{S})", "free"),
+        Query(used, "used"),
+        Query(idle, "idle"),
+        Query(free, "free"),
+        Query(f"sum(site:gpu_slots:count{S}) - {known}", "unknown"),
         no_data=NO_SLOTS,
         stacked=True,
     )
     yield lines(
         "Wasted by site",
-        "Part of each site's allocated slots that was not used.",
+        "Part of each site's allocated slots that was not used, of those of which it was known.",
         "percentunit",
-        Query(f"site:gpu_slots_idle:count{S} / site:gpu_slots_allocated:count{S}", "{{site}}"),
+        Query(
+            f"site:gpu_slots_idle:count{S} / (site:gpu_slots_idle:count{S} + site:gpu_slots_used:count{S})", "{{site}}"
+        ),
         no_data="Nobody had a slot, or no exporter says what slots are used",
         thresholds=panels.IDLE,
         most=1,
@@ -128,8 +136,8 @@ def _users() -> Panel:
         " slot that several users share counts for each of them.",
         [Key("user", "User", (links.to_user(),))],
         [
-            Column("GPU hours", "h", hours, decimals=1),
-            Column("Idle GPU hours", "h", idle, decimals=1),
+            Column("GPU hours", panels.HOURS, hours, decimals=1),
+            Column("Idle GPU hours", panels.HOURS, idle, decimals=1),
             Column("Idle", "percentunit", f"{idle} / {hours}", panels.IDLE, decimals=0),
             Column("Slots now", "short", f"sum by (user) (ds01:user_gpu_slots_allocated{U})"),
             Column("Utilisation now", "percent", f"max by (user) (ds01:user_gpu_utilization_avg{U})", decimals=0),
@@ -147,13 +155,13 @@ def _days() -> t.Iterator[Panel]:
         yield lines(
             title,
             f"Each day from midnight on, of the {MOST} users with the most of them in this range of time.",
-            "h",
+            panels.HOURS,
             Query(f"sum by (user) (sum_over_time({record}{U}[1d] offset -1d)) and on (user) {most}", "{{user}}"),
             no_data=NO_USERS,
             stacked=True,
             daily=True,
             span=12,
-            links=[links.to_user("${__field.labels.user}")],
+            links=[links.to_user("__field.labels.user")],
         )
 
 

@@ -102,7 +102,7 @@ def _now() -> t.Iterator[Panel]:
 
 
 def _gpus() -> t.Iterator[Panel]:
-    link = [links.to_gpu("${__field.labels.instance}", "${__field.labels.gpu}")]
+    link = [links.to_gpu("__field.labels.instance", "__field.labels.gpu")]
     yield lines(
         "Utilisation",
         "Part of the time in which a kernel ran. Of MIG instances, the part in which their engines were busy.",

@@ -16,10 +16,14 @@ RANGE = "[$__range]"
 # is shown only while the user has it, is what MINE says.
 SLOTS = pick('slot_uuid=~"$my_slots"')
 MINE = f"and on (instance, slot_uuid) ds01:gpu_slot_users{U}"
-HOSTS = pick('instance=~"$my_hosts"')
-IDLE_CPU = pick('instance=~"$my_hosts"', 'mode="idle"')
+RATE = "[$__rate_interval]"
 SLOT = "{{instance}} slot {{gpu_slot}}"
+CONTAINER = "{{instance}} {{container}}"
 NOTHING = "The user had no GPU in this range of time"
+NO_USAGE = (
+    "The user has no container, no gpu_exporter asks Docker (gpu_exporter_docker), or the host has control groups of"
+    " version 1"
+)
 NOTHING_NOW = "The user has no GPU now"
 
 
@@ -31,7 +35,6 @@ def page() -> Page:
         "The GPUs and MIG instances of one user: which they are, how much is done with them, and in which containers.",
         variables.user(),
         variables.found_values("my_slots", f"ds01:gpu_slot_users{U}", "slot_uuid"),
-        variables.found_values("my_hosts", f"ds01:gpu_slot_users{U}", "instance"),
         since="now-24h",
     )
     board.row("What I have", *_now(), _allocations())
@@ -92,7 +95,7 @@ def _now() -> t.Iterator[Panel]:
     yield number(
         "GPU hours",
         "GPU hours in this range of time.",
-        "h",
+        panels.HOURS,
         f"sum(sum_over_time(user:gpu_hours:1m{U}{RANGE}))",
         no_data=NOTHING,
         decimals=1,
@@ -100,7 +103,7 @@ def _now() -> t.Iterator[Panel]:
     yield number(
         "Idle GPU hours",
         "GPU hours in this range of time in which nothing was done with the GPU.",
-        "h",
+        panels.HOURS,
         f"sum(sum_over_time(user:gpu_idle_hours:1m{U}{RANGE}))",
         no_data=f"{NOTHING}, or its activity is not known",
         decimals=1,
@@ -150,7 +153,7 @@ def _history() -> t.Iterator[Panel]:
             Query(f"{record}{SLOTS} {MINE}", SLOT),
             no_data=NOTHING,
             most=100,
-            links=[links.to_gpu("${__field.labels.instance}", "${__field.labels.gpu}")],
+            links=[links.to_gpu("__field.labels.instance", "__field.labels.gpu")],
         )
 
 
@@ -173,22 +176,18 @@ def _containers() -> t.Iterator[Panel]:
         span=6,
     )
     yield lines(
-        "CPU of my hosts",
-        "CPU time in use of each host on which I had a GPU, by everybody. No exporter says what of it is mine.",
-        "percentunit",
-        Query(f"1 - avg by (instance) (rate(node_cpu_seconds_total{IDLE_CPU}[$__rate_interval]))", "{{instance}}"),
-        no_data=NOTHING,
-        thresholds=panels.FULL,
-        most=1,
+        "CPU of my containers",
+        "CPUs that are in use in each container: 1 is one that is busy all the time.",
+        "short",
+        Query(f"max by (instance, container) (rate(ds01_container_cpu_seconds_total{U}{RATE}))", CONTAINER),
+        no_data=NO_USAGE,
         span=6,
     )
     yield lines(
-        "Memory of my hosts",
-        "Memory in use of each host on which I had a GPU, by everybody. No exporter says what of it is mine.",
-        "percentunit",
-        Query(f"1 - node_memory_MemAvailable_bytes{HOSTS} / node_memory_MemTotal_bytes{HOSTS}", "{{instance}}"),
-        no_data=NOTHING,
-        thresholds=panels.FULL,
-        most=1,
+        "Memory of my containers",
+        "Memory of the host in use in each container, without files that are only cached.",
+        "bytes",
+        Query(f"max by (instance, container) (ds01_container_memory_bytes{U})", CONTAINER),
+        no_data=NO_USAGE,
         span=6,
     )

@@ -177,9 +177,10 @@ def _capacity() -> t.Iterator[Panel]:
     )
     yield number(
         "Allocated",
-        "Part of the slots that somebody has.",
+        "Part of the slots that somebody has, of those of which it is known.",
         "percentunit",
-        f"sum(site:gpu_slots_allocated:count{S}) / sum(site:gpu_slots:count{S})",
+        f"sum(site:gpu_slots_allocated:count{S})"
+        f" / (sum(site:gpu_slots_allocated:count{S}) + sum(site:gpu_slots_free:count{S}))",
         no_data=NO_SLOTS,
         thresholds=panels.rising(0.8, 0.95),
         decimals=0,
@@ -203,9 +204,9 @@ def _capacity() -> t.Iterator[Panel]:
     )
     yield number(
         "Wasted",
-        "Part of the allocated slots that is not used now.",
+        "Part of the allocated slots that is not used now, of those of which it is known.",
         "percentunit",
-        f"sum(site:gpu_slots_idle:count{S}) / sum(site:gpu_slots_allocated:count{S})",
+        f"sum(site:gpu_slots_idle:count{S}) / (sum(site:gpu_slots_idle:count{S}) + sum(site:gpu_slots_used:count{S}))",
         no_data="Nobody has a slot, or no exporter says what slots are used",
         thresholds=panels.IDLE,
         decimals=0,

@@ -170,7 +170,10 @@ def _hosts() -> t.Iterator[Panel]:
             thresholds=thresholds,
             least=None,
             span=8,
-            links=[links.to_host("${__field.labels.instance}"), links.to_gpus("${__field.labels.instance}")],
+            links=[
+                links.to_host("__field.labels.instance"),
+                links.to_gpus("__field.labels.instance"),
+            ],
         )
 
 

@@ -19,7 +19,7 @@ DISKS = pick(HOST, 'device!~"loop.*|ram.*|zram.*|dm-.*|sr.*"')
 FILESYSTEMS = pick(HOST, 'fstype!~"tmpfs|ramfs|squashfs|overlay|efivarfs"')
 IDLE, BUSY = pick(HOST, 'mode="idle"'), pick(HOST, 'mode!="idle"')
 FAILED = pick(HOST, 'state="failed"')
-CARDS = pick(HOST, 'device!="lo"')
+CARDS = pick(HOST, 'device!~"lo|veth.*|docker.*|br-.*|virbr.*|vnet.*|tap.*|cali.*|cni.*|flannel.*"')
 
 
 def page() -> Page:
@@ -179,7 +179,7 @@ def _processors() -> t.Iterator[Panel]:
     )
     yield lines(
         "Memory",
-        "What the memory is used for. Caches are given back when programs want them.",
+        "What the memory is used for. Caches are given back when programs want them. Swap, on top, is on a disk.",
         "bytes",
         Query(
             f"node_memory_MemTotal_bytes{H} - node_memory_MemFree_bytes{H} - node_memory_Buffers_bytes{H}"

@@ -94,7 +94,7 @@ def _now() -> t.Iterator[Panel]:
         "short",
         "max(prometheus_notifications_alertmanagers_discovered)",
         no_data=NO_SERVER,
-        thresholds=panels.falling(1, 1),
+        thresholds=panels.SOME_WANTED,
     )
 
 

@@ -67,8 +67,8 @@ have one limit: all hosts must agree on it, as by `group_vars/all`.
 
 Certificates are read from `gpufleet_certificate_not_after_timestamp_seconds{path="..."}`, which whoever puts a
 certificate on a host writes for node_exporter's textfile collector, and from blackbox_exporter's
-`probe_ssl_earliest_cert_expiry`. Prometheus does not say when the certificates of its targets end: for scrapes by TLS,
-let blackbox_exporter probe them.
+`probe_ssl_earliest_cert_expiry`. Prometheus does not say when the certificates of its targets end: those of the fleet's
+own authority are written so; for scrapes of your own by TLS, let blackbox_exporter probe them.
 
 DS01 has further alerts of its code under these names: `DS01GPUXIDError` is here
 [GPUXidCritical](runbooks/GPUXidCritical.md), [GPUXidWarning](runbooks/GPUXidWarning.md) and

@@ -20,7 +20,9 @@ Variable: t.TypeAlias = "Builder[dashboard.VariableModel]"
 class Page:
     """A dashboard that is being written."""
 
-    def __init__(self, uid: str, title: str, description: str, *asked: Variable, since: str = "now-6h") -> None:
+    def __init__(
+        self, uid: str, title: str, description: str, *asked: Variable, since: str = "now-6h", refresh: str = "1m"
+    ) -> None:
         self._builder = (
             builders.Dashboard(title)
             .uid(uid)
@@ -28,7 +30,7 @@ class Page:
             .tags([links.TAG])
             .timezone("browser")
             .time(since, "now")
-            .refresh("1m")
+            .refresh(refresh)
             .tooltip(DashboardCursorSync.CROSSHAIR)
             .variables([variables.datasource(), *asked])
             .link(links.to_all())

@@ -48,8 +48,11 @@ def _steps(*steps: tuple[float | None, str]) -> Thresholds:
 
 
 PLAIN = _steps((None, BLUE))
+# Grafana's own unit of hours would make weeks and years of many.
+HOURS = "suffix:h"
 # Nobody wants any of these.
 NONE_WANTED = _steps((None, GREEN), (1, RED))
+SOME_WANTED = _steps((None, RED), (1, GREEN))
 FEW_WANTED = _steps((None, GREEN), (1, AMBER))
 # As the alerts have them; cards differ, and say their own limits.
 CORE = rising(80, 90)

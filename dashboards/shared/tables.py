@@ -88,7 +88,8 @@ def _transformations(keys: t.Sequence[Key], columns: t.Sequence[Column]) -> list
 def _key(key: Key) -> list[dashboard.DynamicConfigValue]:
     found = [_property("unit", "string"), _property("noValue", "")]
     if key.links:
-        found.append(_property("links", [link.build() for link in key.links]))
+        built = [link.build() for link in key.links]
+        found.append(_property("links", [{"title": link.title, "url": link.url} for link in built]))
     return found
 
 

@@ -20,7 +20,10 @@ ALERTS = [
 ]
 
 # Queries that cannot return anything in this lab, and why.
-NOTHING = {("monitoring", "Alerts sent", "A"): "there is no Alertmanager to send to"}
+NOTHING = {
+    ("monitoring", "Alerts sent", "A"): "there is no Alertmanager to send to",
+    ("ds01-user", "Memory of my containers", "A"): "the kernel may have control groups of version 1",
+}
 
 
 @pytest.fixture

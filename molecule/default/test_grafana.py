@@ -132,6 +132,17 @@ def test_data_sources_are_there_under_fixed_names_and_a_restart_changes_nothing(
     assert len(sources()) == 2
 
 
+def test_prometheus_answers_through_its_plugin_when_systemd_has_emptied_tmp(grafana, sh):
+    def health():
+        return grafana.ask("/api/datasources/uid/prometheus/health")
+
+    assert health() == (200, {"status": "OK", "message": "Successfully queried the Prometheus API."})
+    # What systemd-tmpfiles does with what is some weeks old.
+    sh("master1", "find /tmp/systemd-private-*-grafana.service-* -mindepth 2 -delete")
+    assert health()[0] == 200
+    assert sh("master1", "ls /run/grafana").startswith("plugin")
+
+
 def test_the_collections_dashboards_are_all_there(grafana):
     files = (Path(__file__).resolve().parents[2] / "roles/grafana/files/dashboards").glob("*.json")
     titles = {json.loads(path.read_text())["title"] for path in files}
@@ -164,6 +175,20 @@ def test_a_password_changes_with_the_variable_and_one_that_was_set_by_hand_stays
     brought(grafana_admin_password=old)  # it stays when the variable goes
 
 
+def test_a_password_that_grafana_does_not_take_fails_the_run_and_the_old_one_stays(bring, grafana, sh):
+    """Its command line says that the first user is gone, and exits with 0."""
+    old = grafana.password()
+    move = "import sqlite3 as s; d = s.connect('/var/lib/grafana/grafana.db'); d.execute('UPDATE user SET id = {}')"
+    change = 'systemctl stop grafana && python3 -c "{}; d.commit()" && systemctl start grafana'
+    sh("master1", change.format(move.format(2)))
+    done = bring(grafana_admin_password=NEW_PASSWORD)
+    assert done.of("master1", "Grafana is")[-1]["rolled_back"], done.messages()
+    assert "Admin user cannot be found" in done.messages() and NEW_PASSWORD not in done.stdout
+    assert grafana.password() == old
+    assert eventually(lambda: grafana.ask("/api/org", old)[0] == 200, 10)
+    sh("master1", change.format(move.format(1)))
+
+
 # -- what is refused ----------------------------------------------------------------------------
 
 
@@ -175,6 +200,8 @@ def test_a_password_changes_with_the_variable_and_one_that_was_set_by_hand_stays
         ({"grafana_plugins": [{"id": "a-panel", "version": "1.0.0"}]}, ["sha256", "grafana_plugins"]),
         ({"grafana_datasources": [{"name": "Ours", "uid": "ours", "type": "ours"}]}, ["Ours", "needs a url"]),
         ({"grafana_database_type": "postgres"}, ["grafana_database_host and grafana_database_password"]),
+        ({"grafana_config": {"server": {"http_port": 80}}}, ["server.http_port", "grafana_port"]),
+        ({"grafana_prometheus_url": "http://me:hunter2hunter2@x"}, ["grafana_prometheus_url has a password"]),
     ],
 )
 def test_what_makes_no_sense_changes_nothing(inventory, sh, tmp_path, variables, words):
@@ -184,7 +211,7 @@ def test_what_makes_no_sense_changes_nothing(inventory, sh, tmp_path, variables,
     done = play(inventory, **variables)
     assert done.rc != 0
     assert all(word in done.messages() for word in ["master1", *words]), done.messages()
-    assert "grafana-admin-1" not in done.stdout
+    assert not any(secret in done.stdout for secret in ("grafana-admin-1", "hunter2hunter2"))
     assert sh("master1", EVIDENCE) == before
 
 
@@ -207,6 +234,10 @@ def test_users_add_dashboards_data_sources_and_a_proxy_with_a_path(brought, graf
     variables = {
         "grafana_dashboards": {"Team A": [write(tmp_path, "mine.json", {"uid": "mine", "title": "First"})]},
         "grafana_secrets": {"loki": "hunter2hunter2"},
+        "grafana_prometheus_datasource": {
+            "basicAuth": True,
+            "secureJsonData": {"basicAuthPassword": "$__file{/run/credentials/grafana.service/loki}"},
+        },
         "grafana_datasources": [
             {
                 "name": "Loki",
@@ -220,8 +251,9 @@ def test_users_add_dashboards_data_sources_and_a_proxy_with_a_path(brought, graf
     }
     brought(**variables)
     assert eventually(lambda: ("Team A", "First") in grafana.folders())
-    loki = grafana.ask("/api/datasources/uid/loki")[1]
-    assert (loki["secureJsonFields"], loki["readOnly"]) == ({"basicAuthPassword": True}, True)
+    for uid in ("loki", "prometheus"):
+        source = grafana.ask(f"/api/datasources/uid/{uid}")[1]
+        assert (source["secureJsonFields"], source["readOnly"]) == ({"basicAuthPassword": True}, True)
     assert sh("master1", f"echo hunter2hunter2 | bash -c '{LEAKS}'") == ""
     run = sh("master1", same_run("grafana"))
     write(tmp_path, "mine.json", {"uid": "mine", "title": "Second"})
@@ -233,9 +265,12 @@ def test_users_add_dashboards_data_sources_and_a_proxy_with_a_path(brought, graf
     assert grafana.ask("/api/datasources/uid/loki")[0] == 404
 
 
-def test_plugins_come_verified_by_host_or_controller_and_go(lab, brought, bring, grafana):
+def test_plugins_come_verified_by_host_or_controller_and_go(lab, brought, bring, grafana, sh):
     def plugins():
-        return [plugin["id"] for plugin in grafana.ask("/api/plugins")[1]]
+        return [plugin["id"] for plugin in grafana.ask("/api/plugins")[1] if plugin["id"] != "prometheus"]
+
+    def sets():
+        return len(sh("master1", "ls /opt/gpufleet/grafana-plugins 2>/dev/null || true").splitlines())
 
     path = lab.faults.extra / "grafana.com/api/plugins/our-panel/versions/1.0.0/download"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -248,10 +283,12 @@ def test_plugins_come_verified_by_host_or_controller_and_go(lab, brought, bring,
     done = bring(grafana_plugins=[{**plugin, "sha256": "0" * 64}])
     assert "checksum" in done.messages() and plugins() == ["our-panel"]
     brought()
-    assert plugins() == []
+    assert (plugins(), sets()) == ([], 0)
     shutil.copytree(path.parent, path.parents[1] / "1.0.1", dirs_exist_ok=True)
     brought(grafana_plugins=[{**plugin, "version": "1.0.1"}], gpufleet_release_delivery="controller")
-    assert plugins() == ["our-panel"]
+    assert (plugins(), sets()) == (["our-panel"], 1)
+    brought(grafana_state="absent")
+    assert sets() == 0
 
 
 def test_the_front_door_leads_to_it_but_not_to_its_metrics(lab, grafana):
@@ -265,6 +302,18 @@ def test_the_front_door_leads_to_it_but_not_to_its_metrics(lab, grafana):
 
 
 # -- its database -------------------------------------------------------------------------------
+
+
+def test_what_people_made_is_there_again_after_a_stop_and_after_it_was_taken_away(brought, grafana, sh):
+    grafana.save("kept")
+    password = grafana.password()
+    assert brought(grafana_state="stopped")["actions"] == ["disable", "stop"]
+    assert sh("master1", "ls /etc/grafana/grafana.ini; systemctl is-active grafana || true").endswith("inactive")
+    brought(grafana_state="absent")
+    assert sh("master1", "ls /etc/grafana; ls -d /opt/gpufleet/grafana", check=False) == "secrets"
+    assert brought(grafana_state="absent")["actions"] == []
+    brought()
+    assert (grafana.has("kept"), grafana.password()) == (True, password)
 
 
 def test_what_people_made_survives_an_upgrade_and_ways_back(lab, brought, bring, grafana, sh):
@@ -290,6 +339,7 @@ def test_what_people_made_survives_an_upgrade_and_ways_back(lab, brought, bring,
         assert grafana.has("by-hand") and grafana.has("since-then")
 
     # As docs/grafana.md says for who wants to go back all the same.
-    sh("master1", f"systemctl stop grafana && cp -p {copies}/var/lib/grafana/grafana.db /var/lib/grafana/")
+    sh("master1", "systemctl stop grafana && rm -f /var/lib/grafana/grafana.db*")
+    sh("master1", f"cp -p {copies}/var/lib/grafana/grafana.db* /var/lib/grafana/")
     brought(grafana_version=versions["previous"])
     assert grafana.has("by-hand") and not grafana.has("since-then")

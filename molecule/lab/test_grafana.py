@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import tarfile
 import urllib.error
@@ -30,11 +31,14 @@ def mirror(tmp_path_factory):
 @pytest.fixture(scope="module")
 def homes(mirror):
     """Version -> directory of the release, unpacked."""
-    for version in (CURRENT, PREVIOUS):
-        name = f"{grafana.DOWNLOADS}/grafana-{version}.linux-{debian.architecture()}.tar.gz"
-        with tarfile.open(mirror / name) as tar:
-            tar.extractall(mirror, filter="data")
-    return {version: mirror / f"grafana-{version}" for version in (CURRENT, PREVIOUS)}
+    return {version: unpacked(mirror, version) for version in (CURRENT, PREVIOUS)}
+
+
+def unpacked(mirror, version):
+    name = f"{grafana.DOWNLOADS}/grafana-{version}.linux-{debian.architecture()}.tar.gz"
+    with tarfile.open(mirror / name) as tar:
+        tar.extractall(mirror, filter="data")
+    return mirror / f"grafana-{version}"
 
 
 class Installation:
@@ -42,6 +46,7 @@ class Installation:
 
     def __init__(self, homes, root):
         self._homes, self._root = homes, root
+        self.database = root / "data/grafana.db"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -95,9 +100,9 @@ class Installation:
                     return True, "".join(lines)
         return False, "".join(lines)
 
-    def status(self, password):
+    def status(self, password, path="/api/org"):
         """What the server answers to the admin with a password."""
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/api/org")
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}")
         request.add_header("Authorization", f"Basic {b64encode(f'admin:{password}'.encode()).decode()}")
         try:
             return urllib.request.urlopen(request, timeout=5).status
@@ -178,6 +183,52 @@ def test_the_password_of_the_configuration_counts_once_and_the_command_line_sets
     assert found == [401, 401, 200]
     weak = subprocess.run(reset, input="abc\n", text=True, check=False, capture_output=True)
     assert weak.returncode == 1 and "too short" in weak.stderr
+
+
+@pytest.mark.parametrize(("version", "code"), [(CURRENT, 0), ("11.2.0+stand-in", 1)])
+def test_without_the_first_user_the_command_line_sets_nothing_and_newer_ones_do_not_say_so(
+    installation, mirror, homes, version, code
+):
+    if version not in homes:
+        grafana.release_stand_in(mirror, version, 4)
+        homes[version] = unpacked(mirror, version)
+    assert installation.said(version)[0]
+    with sqlite3.connect(installation.database) as database:
+        database.execute("UPDATE user SET id = 2")
+    reset = installation.command(version, "cli", "admin", "reset-admin-password", "--password-from-stdin")
+    done = subprocess.run(reset, input="a third one\n", text=True, check=False, capture_output=True)
+    assert done.returncode == code and "changed successfully" not in done.stdout
+
+
+def test_an_empty_value_is_none(installation):
+    installation.configure(server={"root_url": ""})
+    assert installation.said()[0]
+
+
+def test_a_secret_with_a_dollar_is_cut(installation, tmp_path):
+    (tmp_path / "secret").write_text("pa$word")
+    secret = {"secureJsonData": {"basicAuthPassword": f"$__file{{{tmp_path}/secret}}"}}
+    installation.provision("datasources", {"datasources": [{**PROMETHEUS, **secret}]})
+    assert installation.said()[0]
+    with sqlite3.connect(installation.database) as database:
+        assert database.execute("SELECT secrets FROM data_source").fetchone() == ('{"basicAuthPassword": "pa"}',)
+
+
+def test_a_data_source_is_as_well_as_its_plugin_and_the_plugins_socket(installation, tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    monkeypatch.setitem(os.environ, "PLUGIN_UNIX_SOCKET_DIR", str(tmp_path / "run"))
+    orphan = {"name": "O", "uid": "o", "type": "gone"}
+    installation.provision("datasources", {"datasources": [{**PROMETHEUS, "url": "http://127.0.0.1:1"}, orphan]})
+    with installation.running() as output:
+        assert any("HTTP Server Listen" in line for line in output)
+
+        def health(uid):
+            return installation.status("of the first user", f"/api/datasources/uid/{uid}/health")
+
+        assert (health("p"), health("o")) == (400, 500)
+        (socket_file,) = (tmp_path / "run").iterdir()
+        socket_file.unlink()
+        assert health("p") == 500
 
 
 def test_a_release_does_not_start_on_what_a_newer_one_has_migrated(installation):

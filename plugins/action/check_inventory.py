@@ -7,15 +7,13 @@ from __future__ import annotations
 import typing as t
 from pathlib import Path
 
-from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ..module_utils import inventory
 from ..plugin_utils import alerts
+from ..plugin_utils.roles import JOBS, ROLES, VariableError, of_master
 
-# In a checkout as in an installed collection.
-ROLES = Path(__file__).parents[2] / "roles"
-JOBS = "prometheus_scrape_jobs"
 # What the role applies to the rules of alerts, by the name of plugin_utils/alerts.py.
 ALERTS = {
     "thresholds": "prometheus_alert_thresholds",
@@ -41,31 +39,21 @@ class ActionModule(ActionBase):
         variables = task_vars or {}
         groups, hostvars = variables["groups"], variables["hostvars"]
         jobs = arguments["jobs"]
-        settings = {setting: self._of_master(groups, hostvars, name) for setting, name in ALERTS.items()}
         try:
+            settings = {setting: of_master(groups, hostvars, name, self._loader) for setting, name in ALERTS.items()}
             report = inventory.check_inventory(
                 groups,
                 hostvars,
-                self._of_master(groups, hostvars, JOBS) if jobs is None else jobs,
+                of_master(groups, hostvars, JOBS, self._loader) if jobs is None else jobs,
                 {path.parents[1].name: self._read(path) for path in sorted(ROLES.glob("*/meta/argument_specs.yml"))},
                 ", ".join(variables.get("ansible_inventory_sources") or ()),
                 settings["thresholds"],
             )
             files = {path.name: path.read_text() for path in sorted(ROLES.glob("prometheus/files/alerts/*.yml"))}
             alerts.render(files, alerts.Settings(hosts=report.thresholds, **settings))
-        except (inventory.InventoryError, alerts.AlertError) as error:
+        except (inventory.InventoryError, alerts.AlertError, VariableError) as error:
             raise AnsibleActionFail(str(error)) from None
         return {"changed": False, "hosts": report.hosts, "targets": report.targets, "warnings": report.warnings}
-
-    def _of_master(self, groups: inventory.Groups, hostvars: inventory.HostVars, name: str) -> t.Any:
-        """Return a variable as the role prometheus will have it."""
-        for master in groups.get(inventory.MASTERS, ())[:1]:
-            try:
-                if name in hostvars[master]:
-                    return hostvars[master][name]
-            except AnsibleError as error:
-                raise AnsibleActionFail(f"{master}: {name} cannot be evaluated: {error}") from None
-        return self._read(ROLES / "prometheus" / "defaults" / "main.yml")[name]
 
     def _read(self, path: Path) -> t.Any:
         return self._loader.load_from_file(str(path))

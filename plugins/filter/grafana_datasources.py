@@ -28,6 +28,16 @@ options:
     type: list
     elements: str
     default: []
+  changes:
+    description:
+      - Keys to add to the collection's own, or to change in them, by uid. Those of C(jsonData) and C(secureJsonData)
+        are added to what is there.
+    type: dict
+    default: {}
+  contents:
+    description: Credentials that are known, by name. Grafana would change one that has a C($) in it.
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""
@@ -50,19 +60,22 @@ import typing as t
 
 from ansible.errors import AnsibleFilterError
 
-from ..plugin_utils.grafana import check_datasources
+from ..plugin_utils.grafana import Datasources
 
 
 def grafana_datasources(
     own: t.Sequence[t.Mapping[str, t.Any]],
     others: t.Sequence[t.Mapping[str, t.Any]] = (),
     secrets: t.Sequence[str] = (),
+    changes: t.Mapping[str, t.Mapping[str, t.Any]] | None = None,
+    contents: t.Mapping[str, t.Any] | None = None,
 ) -> dict[str, t.Any]:
     """Return the content of a provisioning file. Raises AnsibleFilterError with all that is wrong."""
-    faults = check_datasources(own, others, secrets)
+    datasources = Datasources(own, changes or {}, others)
+    faults = datasources.faults(secrets, contents or {})
     if faults:
-        raise AnsibleFilterError("\n- ".join(["grafana_datasources cannot be used:", *faults]))
-    rows = [{"orgId": 1, "access": "proxy", "editable": False, **row} for row in [*own, *others]]
+        raise AnsibleFilterError("\n- ".join(["data sources (grafana_datasources) cannot be used:", *faults]))
+    rows = [{"orgId": 1, "access": "proxy", "editable": False, **row} for row in datasources.rows()]
     return {"apiVersion": 1, "prune": True, "datasources": rows}
 
 

@@ -9,13 +9,14 @@ short_description: Write a dictionary as Grafana's configuration file
 version_added: "0.1.0"
 description:
   - Quotes what Grafana would otherwise cut at a C(#) or C(;).
-  - Refuses passwords and the like in plain text, since every user of the host reads the file.
+  - Refuses passwords and the like in plain text, since every user of the host reads the file, and what Grafana would
+    never see.
 author:
   - The gpufleet authors (@gpufleet)
 positional: _input, secrets
 options:
   _input:
-    description: Section -> key -> value.
+    description: The user's part, section -> key -> value.
     type: dict
     required: true
   secrets:
@@ -23,6 +24,14 @@ options:
     type: list
     elements: str
     default: []
+  choices:
+    description: What holds where the user says nothing else.
+    type: dict
+    default: {}
+  own:
+    description: What holds always. It is an error when the user says any of it.
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""
@@ -43,22 +52,31 @@ import typing as t
 
 from ansible.errors import AnsibleFilterError
 
-from ..plugin_utils.grafana import check_secret
+from ..plugin_utils.grafana import check_config, check_secret
+
+Sections = t.Mapping[str, t.Any]
 
 
-def grafana_ini(sections: t.Mapping[str, t.Any], secrets: t.Sequence[str] = ()) -> str:
+def grafana_ini(
+    config: Sections, secrets: t.Sequence[str] = (), choices: Sections | None = None, own: Sections | None = None
+) -> str:
     """Return the text of grafana.ini. Raises AnsibleFilterError with all that is wrong."""
-    faults: list[str] = []
+    faults = list(check_config(config, own or {}))
     blocks = []
-    for section, keys in sections.items():
-        if not isinstance(keys, dict):
-            faults.append(f"section {section} is not a dictionary of keys and values")
-            continue
+    for section, keys in _merged(choices or {}, config, own or {}).items():
         lines = [f"{key} = {_value(section, key, value, secrets, faults)}" for key, value in keys.items()]
         blocks.append("\n".join([f"[{section}]", *lines]))
     if faults:
         raise AnsibleFilterError("\n- ".join(["grafana_config cannot be used:", *faults]))
     return "\n\n".join(blocks)
+
+
+def _merged(*parts: Sections) -> dict[str, dict[str, t.Any]]:
+    sections: dict[str, dict[str, t.Any]] = {}
+    for part in parts:
+        for section, keys in part.items():
+            sections.setdefault(section, {}).update(keys if isinstance(keys, dict) else {})
+    return sections
 
 
 def _value(section: str, key: str, value: t.Any, secrets: t.Sequence[str], faults: list[str]) -> str:

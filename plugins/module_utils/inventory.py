@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 WORKERS = "gpu_workers"
 MASTERS = "monitoring_master"
 THRESHOLDS = "gpufleet_alert_thresholds"
+TLS = "gpufleet_tls"
 
 Groups = Mapping[str, Sequence[str]]
 HostVars = Mapping[str, Mapping[str, t.Any]]
@@ -78,6 +79,7 @@ class Job:
     port: int
     exporter: bool  # chosen by a host's gpufleet_exporters
     bind_address: str  # where the service listens by default; empty means everywhere
+    scheme: str = ""  # where the table says so; empty leaves it to the host
 
     @property
     def port_variable(self) -> str:
@@ -111,6 +113,7 @@ class Host:
     is_master: bool
     address: str  # gpufleet_address: where Prometheus reaches it, whatever else is said
     ansible_address: str  # where Ansible does
+    tls: bool  # whether its exporters speak TLS, and to holders of certificates alone
     labels: dict[str, str]
     endpoints: dict[str, Endpoint] = field(repr=False)  # by job
     thresholds: dict[str, t.Any] = field(repr=False)  # of alerts, those that are the host's own
@@ -201,12 +204,12 @@ def check_inventory(
 def parse_jobs(jobs: object, groups: Groups, faults: Faults) -> list[Job]:
     """Return the sound rows of the table; what is wrong with the others goes to `faults`."""
     try:
-        rows = _plain(jobs)
+        rows = plain(jobs)
     except Exception as error:  # a template that fails
         rows = []
         faults.add(f"the table of scrape jobs cannot be evaluated: {error}")
     if not isinstance(rows, list):
-        faults.add(f"the table of scrape jobs must be a list, not {_kind(rows)}")
+        faults.add(f"the table of scrape jobs must be a list, not {kind_of(rows)}")
         return []
     table = [job for number, row in enumerate(rows, 1) if (job := _parse_job(number, row, groups, faults))]
     names = [job.name for job in table]
@@ -217,7 +220,7 @@ def parse_jobs(jobs: object, groups: Groups, faults: Faults) -> list[Job]:
 
 def _parse_job(number: int, row: object, groups: Groups, faults: Faults) -> Job | None:
     if not isinstance(row, dict):
-        faults.add(f"scrape job number {number} must be a dictionary, not {_kind(row)}")
+        faults.add(f"scrape job number {number} must be a dictionary, not {kind_of(row)}")
         return None
     subject = f"scrape job {row['job']}" if isinstance(row.get("job"), str) else f"scrape job number {number}"
     own = Faults()
@@ -247,6 +250,7 @@ def _parse_job(number: int, row: object, groups: Groups, faults: Faults) -> Job 
         values["port"],
         values.get("exporter", False),
         values.get("bind_address", ""),
+        values.get("scheme", ""),
     )
 
 
@@ -255,20 +259,20 @@ def _parse_job(number: int, row: object, groups: Groups, faults: Faults) -> Job 
 
 def read_hosts(groups: Groups, hostvars: HostVars, table: Sequence[Job], faults: Faults) -> dict[str, Host]:
     """Return the hosts that the groups of the table, and our own, have; what is wrong with them goes to `faults`."""
-    jobs: dict[str, list[Job]] = {name: [] for name in _members(groups, (WORKERS, MASTERS))}
+    jobs: dict[str, list[Job]] = {name: [] for name in members_of(groups, (WORKERS, MASTERS))}
     for job in table:
-        for name in _members(groups, job.groups):
+        for name in members_of(groups, job.groups):
             jobs.setdefault(name, []).append(job)
     exporters = [job.name for job in table if job.exporter]
     masters = frozenset(groups.get(MASTERS, ()))
     # Ansible merges all of a host's variables each time that hostvars is asked for it: it is asked once.
     return {
-        name: _read_host(_Reader(name, hostvars[name], faults), name in masters, own, exporters)
+        name: _read_host(Reader(name, hostvars[name], faults), name in masters, own, exporters)
         for name, own in jobs.items()
     }
 
 
-def _read_host(reader: _Reader, is_master: bool, jobs: Sequence[Job], exporters: Sequence[str]) -> Host:
+def _read_host(reader: Reader, is_master: bool, jobs: Sequence[Job], exporters: Sequence[str]) -> Host:
     chosen = reader.exporters(exporters)
     address = reader.get("gpufleet_address", _as_address, "")
     ansible_address = "" if address else reader.get("ansible_host", _as_address, _address_in(reader.name))
@@ -276,16 +280,18 @@ def _read_host(reader: _Reader, is_master: bool, jobs: Sequence[Job], exporters:
     for job in jobs:
         port = reader.get(job.port_variable, _as_port, job.port)
         bind_address = reader.get(job.bind_variable, _as_bind_address, job.bind_address)
-        if reader.get(job.state_variable, _plain, "started") != "started":
+        if reader.get(job.state_variable, plain, "started") != "started":
             continue
         # What is unsound has been noted; to go on with it would only add faults that follow from it.
         if (not job.exporter or job.name in chosen) and None not in (address, ansible_address, port, bind_address):
             endpoints[job.name] = Endpoint(port, bind_address)
+    tls = bool(reader.get(TLS, _as_switch, False))
     return Host(
         reader.name,
         is_master,
         address,
         ansible_address,
+        tls,
         reader.labels(),
         endpoints,
         reader.thresholds(),
@@ -293,7 +299,7 @@ def _read_host(reader: _Reader, is_master: bool, jobs: Sequence[Job], exporters:
     )
 
 
-class _Reader:
+class Reader:
     """Reads one host's variables, and notes what is wrong with them."""
 
     def __init__(self, name: str, variables: Mapping[str, t.Any], faults: Faults) -> None:
@@ -306,7 +312,7 @@ class _Reader:
         if variable not in self.variables:
             return default
         try:
-            value = _plain(self.variables[variable])
+            value = plain(self.variables[variable])
         except Exception as error:  # a template that fails, with an exception of Ansible's or Jinja's
             self.faults.add(f"{variable} cannot be evaluated: {error}", self.name)
             return None
@@ -362,17 +368,22 @@ def _find_job_targets(
     groups: Groups, hosts: Mapping[str, Host], job: Job, master: str | None, faults: Faults
 ) -> list[Target]:
     found: dict[str, list[Host]] = {}
-    for name in _members(groups, job.groups):
+    for name in members_of(groups, job.groups):
         host = hosts[name]
         if job.name not in host.endpoints:
             continue
         try:
-            target = _target(host, job, master)
+            address = _address(host, job, master)
         except ValueError as error:
             faults.add(str(error), name)
             continue
-        if target:
+        if address:
+            port = host.endpoints[job.name].port
+            target = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
             found.setdefault(target, []).append(host)
+            scraper = hosts.get(master or "")
+            if speaks_tls(job, host) and scraper and not scraper.tls:
+                faults.add(f"{TLS} is true here, but not for {master}, which then has no certificate to show", name)
     for target, owners in found.items():
         if len(owners) > 1:
             faults.add(
@@ -381,14 +392,41 @@ def _find_job_targets(
                 *(host.name for host in owners),
             )
     return [
-        {"targets": [target], "labels": {"instance": host.name, **host.labels}}
+        {"targets": [target], "labels": {"instance": host.name, **_scheme(job, host), **host.labels}}
         for target, owners in found.items()
         for host in owners
     ]
 
 
-def _target(host: Host, job: Job, master: str | None) -> str:
-    """Return address:port at which `master` reaches `job` on `host`; empty if that is left to another master.
+def speaks_tls(job: Job, host: Host) -> bool:
+    """Say whether a job is scraped by TLS on a host: exporters are, unless the table says otherwise."""
+    return job.exporter and host.tls and not job.scheme
+
+
+def _scheme(job: Job, host: Host) -> dict[str, str]:
+    """Return the label by which Prometheus knows, host by host: a fleet need not change over all at once."""
+    return {"__scheme__": "https"} if speaks_tls(job, host) else {}
+
+
+def scraped_addresses(groups: Groups, hostvars: HostVars, jobs: object, host: str) -> list[str]:
+    """Return the addresses at which the masters scrape `host` by TLS, each once. Of all workers, it alone is read."""
+    unheard = Faults()  # whoever makes the targets says what is wrong
+    table = parse_jobs(jobs, groups, unheard)
+    own = {group: [host] for group, members in groups.items() if host in members}
+    found: dict[str, None] = {}
+    for described in read_hosts(own, hostvars, table, unheard).values():
+        for job in table:
+            if job.name in described.endpoints and speaks_tls(job, described):
+                for master in groups.get(MASTERS, ()):
+                    try:
+                        found[_address(described, job, master)] = None
+                    except ValueError as error:
+                        unheard.add(str(error), host)
+    return [address for address in found if address]
+
+
+def _address(host: Host, job: Job, master: str | None) -> str:
+    """Return the address at which `master` reaches `job` on `host`; empty if that is left to another master.
 
     Raises ValueError where it cannot.
     """
@@ -396,25 +434,25 @@ def _target(host: Host, job: Job, master: str | None) -> str:
     scraper = master or "the master"
     address = host.address or ("" if endpoint.bind_address in _WILDCARDS else endpoint.bind_address)
     address = address or host.ansible_address
-    if _is_loopback(endpoint.bind_address):
+    if is_loopback(endpoint.bind_address):
         if host.name != master and host.is_master:
             return ""  # its own Prometheus scrapes it
         if host.name != master:
             raise ValueError(f"{job.bind_variable} is {endpoint.bind_address}, so {scraper} cannot scrape it")
         address = endpoint.bind_address
-    elif host.name == master and (not address or _is_loopback(address)):
+    elif host.name == master and (not address or is_loopback(address)):
         address = "127.0.0.1"
     elif not address:
         raise ValueError(
             "has no address: set ansible_host or gpufleet_address"
             " (its short name may be an alias that only SSH on the controller knows)"
         )
-    elif _is_loopback(address):
+    elif is_loopback(address):
         raise ValueError(
             f"its address is {address}, where {scraper} would find itself:"
             f" set gpufleet_address to one at which {scraper} reaches it"
         )
-    return f"[{address}]:{endpoint.port}" if ":" in address else f"{address}:{endpoint.port}"
+    return address
 
 
 # -- groups and names ----------------------------------------------------------------------------
@@ -468,7 +506,7 @@ def _suggest_variable(name: str, prefix: str, known: Iterable[str]) -> str:
 def check_thresholds(hosts: Iterable[Host], defaults: object, faults: Faults) -> None:
     """Compare the thresholds that hosts have of their own with those of all others: their names and types."""
     if not isinstance(defaults, dict):
-        faults.add(f"prometheus_alert_thresholds must be a dictionary, not {_kind(defaults)}")
+        faults.add(f"prometheus_alert_thresholds must be a dictionary, not {kind_of(defaults)}")
         return
     for host in hosts:
         for name, value in host.thresholds.items():
@@ -486,12 +524,12 @@ def check_thresholds(hosts: Iterable[Host], defaults: object, faults: Faults) ->
 # are not repeated in there, names and addresses excepted: any variable may turn out to hold a secret.
 
 
-def _plain(value: t.Any) -> t.Any:
+def plain(value: t.Any) -> t.Any:
     """Return `value` with all that is lazy in it evaluated, which raises what is wrong with it."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if not isinstance(value, (str, int, float, type(None))):
         str(value)  # Jinja's undefined values raise when they are used, not when they are made
     return value
@@ -505,7 +543,7 @@ def _as_job_name(value: object) -> str:
 
 def _as_names(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise ValueError(f"must be a list, not {_kind(value)}")
+        raise ValueError(f"must be a list, not {kind_of(value)}")
     if not all(isinstance(name, str) for name in value):
         raise ValueError("must be a list of strings")
     return tuple(str(name) for name in value)
@@ -535,13 +573,21 @@ def _as_count(value: object) -> int:
 
 def _as_boolean(value: object) -> bool:
     if not isinstance(value, bool):
-        raise ValueError(f"must be true or false, not {_kind(value)}")
+        raise ValueError(f"must be true or false, not {kind_of(value)}")
     return value
+
+
+def _as_switch(value: object) -> bool:
+    # Extra variables from the command line, and what templates make before ansible-core 2.19, are strings.
+    words = {"true": True, "yes": True, "false": False, "no": False}
+    if isinstance(value, str) and value.lower() in words:
+        return words[value.lower()]
+    return _as_boolean(value)
 
 
 def _as_dictionary(value: object) -> dict[str, t.Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"must be a dictionary, not {_kind(value)}")
+        raise ValueError(f"must be a dictionary, not {kind_of(value)}")
     return value
 
 
@@ -556,7 +602,7 @@ def _as_string_like(pattern: str, meaning: str) -> Callable[[object], str]:
 
 def _as_address(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"must be an address, not {_kind(value)}")
+        raise ValueError(f"must be an address, not {kind_of(value)}")
     address = _unbracketed(value)
     try:
         return str(ipaddress.ip_address(address))  # one spelling for each, so that duplicates are found
@@ -572,7 +618,7 @@ def _as_bind_address(value: object) -> str:
 
 def _as_label_name(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"has {_kind(value)} as a label's name; quote it if it is meant as text")
+        raise ValueError(f"has {kind_of(value)} as a label's name; quote it if it is meant as text")
     if value in _RESERVED_LABELS:
         raise ValueError(f"has label {value}, which Prometheus and this collection set themselves")
     if not _LABEL_NAME.fullmatch(value):
@@ -585,7 +631,7 @@ def _as_label_name(value: object) -> str:
 
 def _as_label_value(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise ValueError(f"must be a string or a number, not {_kind(value)}; quote it if it is meant as text")
+        raise ValueError(f"must be a string or a number, not {kind_of(value)}; quote it if it is meant as text")
     return str(value)
 
 
@@ -616,7 +662,7 @@ def is_duration(value: object) -> bool:
     return isinstance(value, str) and bool(_DURATION.fullmatch(value))
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
     """Return what YAML's users call the type of `value`."""
     kinds = (
         (bool, "a boolean"),
@@ -633,7 +679,7 @@ def _kind(value: object) -> str:
 # -- small things --------------------------------------------------------------------------------
 
 
-def _members(groups: Groups, names: Iterable[str]) -> dict[str, None]:
+def members_of(groups: Groups, names: Iterable[str]) -> dict[str, None]:
     """Return the hosts of some groups, each once, in the order of the groups and of the hosts in them."""
     return dict.fromkeys(str(host) for name in names for host in groups.get(name, ()))
 
@@ -654,7 +700,8 @@ def _unbracketed(address: str) -> str:
     return address[1:-1] if address.startswith("[") and address.endswith("]") else address
 
 
-def _is_loopback(address: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """Say whether an address, or a name, is a host's way to itself."""
     try:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:

@@ -66,11 +66,10 @@ options:
     description: Where sets are.
     type: path
     default: /opt/gpufleet/grafana-plugins
-  in_use:
-    description:
-      - A file with the path of the set that is in use. When another one is installed, this one stays, for the way back.
-      - Without it, all sets but the wanted one are removed.
-    type: path
+  prune:
+    description: Remove all other sets, once nobody needs them for the way back.
+    type: bool
+    default: false
 requirements:
   - python >= 3.9 on the host
 """
@@ -82,7 +81,6 @@ EXAMPLES = r"""
       - id: grafana-clock-panel
         version: 3.0.0
         sha256: "{{ sum_of_the_zip }}"
-    in_use: /etc/grafana/grafana.ini
   register: set_of_plugins
 """
 
@@ -92,6 +90,12 @@ path:
   returned: always
   type: str
   sample: /opt/gpufleet/grafana-plugins/5f0c1d2e3b4a5968
+others:
+  description: Directories of the other sets that are there.
+  returned: always
+  type: list
+  elements: str
+  sample: []
 """
 
 import hashlib
@@ -118,7 +122,7 @@ ARGUMENTS = {
     "delivery": {"type": "str", "choices": ["host", "controller"], "default": "host"},
     "archives": {"type": "dict", "default": {}},
     "directory": {"type": "path", "default": "/opt/gpufleet/grafana-plugins"},
-    "in_use": {"type": "path"},
+    "prune": {"type": "bool", "default": False},
 }
 
 
@@ -139,29 +143,24 @@ def _run(module: AnsibleModule) -> dict[str, t.Any]:
     if len(plugins) != len(params["plugins"]):
         raise ValueError("a plugin is listed twice")
     wanted = directory / _name(plugins) if plugins else None
-    in_use = _read(params["in_use"])
     missing = wanted is not None and not wanted.exists()
-    # The set that is in use stays, for the way back, until the next one comes.
-    others = [path for path in sorted(directory.glob("*")) if path != wanted and str(path) not in in_use]
-    outdated = others if missing or params["in_use"] is None else []
+    others = [path for path in sorted(directory.glob("*")) if path != wanted]
+    prune = bool(others and params["prune"])
     if missing and not module.check_mode:
         if params["delivery"] == "controller" and not params["archives"]:
             return {"changed": False, "wants_archives": releases.architecture()}
         assert wanted is not None
         _install(plugins, wanted, params["archives"])
-    if outdated and not module.check_mode:
-        _remove(outdated, directory)
-    return {"changed": bool(missing or outdated), "path": str(wanted or "")}
+    if prune and not module.check_mode:
+        _remove(others, directory)
+        others = []
+    return {"changed": missing or prune, "path": str(wanted or ""), "others": [str(path) for path in others]}
 
 
 def _name(plugins: t.Mapping[str, releases.Release]) -> str:
     """A set is what it holds."""
     content = sorted((name, release.version, release.sha256) for name, release in plugins.items())
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-
-
-def _read(path: str | None) -> str:
-    return Path(path).read_text() if path and Path(path).exists() else ""
 
 
 def _install(plugins: t.Mapping[str, releases.Release], target: Path, archives: t.Mapping[str, str]) -> None:

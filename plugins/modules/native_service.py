@@ -230,6 +230,11 @@ options:
         description:
           - URL that has to answer with status 200. The program on that port has to be this service's own.
         type: str
+      client_certificate:
+        description:
+          - File on the host with a key and a certificate, to show to whoever wants one at O(health.url).
+          - The certificate of the service itself is not looked at.
+        type: path
       command:
         description: Command that has to exit with 0.
         type: str
@@ -374,6 +379,7 @@ FILE_OPTIONS = {
 }
 HEALTH_OPTIONS = {
     "url": {"type": "str"},
+    "client_certificate": {"type": "path"},
     "command": {"type": "str"},
     "timeout": {"type": "float", "default": 30},
 }
@@ -566,7 +572,8 @@ def _mode(path: str, mode: str) -> int:
 def _health(params: t.Mapping[str, t.Any] | None) -> Health | None:
     if params is None:
         return None
-    return Health(params["url"], tuple(shlex.split(params["command"] or "")), params["timeout"])
+    command = tuple(shlex.split(params["command"] or ""))
+    return Health(params["url"], command, params["timeout"], params["client_certificate"])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ from pathlib import PurePath
 
 CREDENTIALS = "/run/credentials/grafana.service/"
 _FILE = re.compile(r"\$__file\{([^}]*)\}")
-_SECRET_KEY = re.compile(r"(password|secret|secret_key|token|private_key|api_key)$", re.IGNORECASE)
+_SECRET_KEY = re.compile(
+    r"(password|secret|token|(secret|private|api|access|account)_key|connstr|connection_string)$", re.IGNORECASE
+)
 _UID = re.compile(r"[a-zA-Z0-9_-]{1,40}")  # pkg/util/shortid_generator.go
 
 
@@ -46,13 +48,49 @@ def password_fault(password: str, user: str) -> str:
 
 def check_secret(where: str, key: str, text: str, secrets: Sequence[str]) -> list[str]:
     """Return what is wrong with a value: secrets in plain text, and files that systemd does not hand out."""
-    named = [path[len(CREDENTIALS) :] for path in _FILE.findall(text) if path.startswith(CREDENTIALS)]
-    unknown = [name for name in named if name not in secrets]
-    if unknown:
-        return [f"{where} refers to the secret {unknown[0]}, which grafana_secrets does not have"]
-    if _SECRET_KEY.search(key) and text and not _FILE.search(text):
-        return [f"{where} is in plain text: put it into grafana_secrets, and here $__file{{{CREDENTIALS}<name>}}"]
+    fix = f"put it into grafana_secrets, and here $__file{{{CREDENTIALS}<name>}}"
+    paths = _FILE.findall(text)
+    for path in paths:
+        if not path.startswith(CREDENTIALS):
+            return [f"{where} refers to {path}, which is no secret of the service: {fix}"]
+        if path[len(CREDENTIALS) :] not in secrets:
+            return [f"{where} refers to the secret {path[len(CREDENTIALS) :]}, which grafana_secrets does not have"]
+    if _SECRET_KEY.search(key) and text and not paths:
+        return [f"{where} is in plain text: {fix}"]
     return []
+
+
+# -- grafana.ini --------------------------------------------------------------------------------
+
+# What has a variable of its own.
+_VARIABLES = {
+    "server.http_addr": "grafana_bind_address",
+    "server.http_port": "grafana_port",
+    "server.root_url": "grafana_external_url",
+    "security.admin_user": "grafana_admin_user",
+    "security.admin_password": "grafana_admin_password",
+    "security.secret_key": "grafana_secret_key",
+    "database.url": "grafana_database_host and those that follow it",
+    **{
+        f"database.{key}": f"grafana_database_{key}" for key in ("type", "host", "name", "user", "password", "ssl_mode")
+    },
+}
+
+
+def check_config(config: Mapping[str, t.Any], own: Mapping[str, Mapping[str, t.Any]]) -> Iterable[str]:
+    """Yield what is wrong with the user's sections, of which ``own`` would win: what Grafana would never see."""
+    for section, keys in config.items():
+        if not isinstance(keys, dict):
+            yield f"section {section} is not a dictionary of keys and values"
+            continue
+        for key, value in keys.items():
+            where = f"{section}.{key}"
+            if where in _VARIABLES:
+                yield f"{where} has a variable of its own: {_VARIABLES[where]}"
+            elif key in own.get(section, {}):
+                yield f"{where} is what the role needs it to be: leave it out"
+            elif value is None or not str(value).strip():  # pkg/setting/setting.go, loadSpecifiedConfigFile
+                yield f"{where} is empty, for which Grafana takes its default: say a value, or leave it out"
 
 
 # -- data sources -------------------------------------------------------------------------------
@@ -64,43 +102,106 @@ _DATASOURCE_KEYS = frozenset(
         "apiVersion",
     )
 )
+_DEEP = ("jsonData", "secureJsonData")  # what a change adds to, key by key
+_FIXED = ("name", "uid", "type", "isDefault", "orgId", "orgName")
 # Those of Grafana's own that go to a place which is not said as a URL.
 _WITHOUT_URL = ("cloudwatch", "stackdriver", "grafana-azure-monitor-datasource", "grafana-testdata-datasource")
 
 
-def check_datasources(
-    own: Sequence[Mapping[str, t.Any]], others: Sequence[Mapping[str, t.Any]], secrets: Sequence[str]
-) -> list[str]:
-    """Return what is wrong with data sources that the user describes."""
-    faults = []
+# What os.ExpandEnv takes for a variable. Grafana calls it on what it has read from a file, too, where $$ does not help.
+_ENVIRONMENT = re.compile(r"\$[\w{*#$@!?-]")
+
+
+class Datasources(t.NamedTuple):
+    """The collection's own data sources, what the user changes in them by uid, and the user's."""
+
+    own: Sequence[Mapping[str, t.Any]]
+    changes: Mapping[str, Mapping[str, t.Any]]
+    others: Sequence[Mapping[str, t.Any]]
+
+    def rows(self) -> list[dict[str, t.Any]]:
+        """Return all of them as Grafana's provisioning files have them."""
+        return [*(_changed(row, self.changes.get(row["uid"]) or {}) for row in self.own), *map(dict, self.others)]
+
+    def faults(self, secrets: Sequence[str], contents: Mapping[str, t.Any]) -> list[str]:
+        """Return what is wrong with them, without any of the secrets, whose names and known contents are given."""
+        return [
+            *(fault for row in self.own for fault in _own_faults(row, self.changes.get(row["uid"]) or {})),
+            *_others_faults(self.own, self.others),
+            *(f"{row.get('name')}: {fault}" for row in self.rows() for fault in _secret_faults(row, secrets, contents)),
+        ]
+
+
+def _changed(row: Mapping[str, t.Any], change: Mapping[str, t.Any]) -> dict[str, t.Any]:
+    return {**row, **change, **{key: {**_dict(row, key), **_dict(change, key)} for key in _DEEP if key in change}}
+
+
+def _dict(row: Mapping[str, t.Any], key: str) -> Mapping[str, t.Any]:
+    return row[key] if isinstance(row.get(key), dict) else {}
+
+
+def _own_faults(row: Mapping[str, t.Any], change: Mapping[str, t.Any]) -> Iterable[str]:
+    url, variable = f"grafana_{row['uid']}_url", f"grafana_{row['uid']}_datasource"
+    if not re.match(r"https?://[^/]", row["url"]):
+        yield f"{url} is not http:// or https:// and a host"
+    elif _has_password(row["url"]):
+        yield f"{url} has a password in it: say basicAuth, basicAuthUser and secureJsonData in {variable}"
+    if "url" in change:
+        yield f"{variable}: url has a variable of its own: {url}"
+    yield from (f"{variable}: {key} stays, since dashboards go by it" for key in _FIXED if key in change)
+    yield from (f"{variable}: {fault}" for fault in _unknown_keys(change))
+
+
+def _others_faults(own: Sequence[Mapping[str, t.Any]], others: Sequence[Mapping[str, t.Any]]) -> Iterable[str]:
     names, uids = [row["name"] for row in own], [row["uid"] for row in own]
     for number, row in enumerate(others, 1):
         missing = [key for key in ("name", "uid", "type") if not isinstance(row.get(key), str) or not row[key]]
         if missing:
-            faults.append(f"number {number} ({row.get('name', 'without a name')}) has no {' and no '.join(missing)}")
+            yield f"number {number} ({row.get('name', 'without a name')}) has no {' and no '.join(missing)}"
             continue
-        faults += [f"{row['name']}: {fault}" for fault in _datasource_faults(row, secrets)]
+        yield from (f"{row['name']}: {fault}" for fault in _datasource_faults(row))
         if row["name"] in names:
-            faults.append(f"{row['name']}: there is a data source of this name already")
+            yield f"{row['name']}: there is a data source of this name already"
         if row["uid"] in uids:
-            faults.append(f"{row['name']}: the uid {row['uid']} is another data source's")
+            yield f"{row['name']}: the uid {row['uid']} is another data source's"
         names.append(row["name"])
         uids.append(row["uid"])
-    return faults
 
 
-def _datasource_faults(row: Mapping[str, t.Any], secrets: Sequence[str]) -> Iterable[str]:
-    yield from (f"Grafana knows no key {key}" for key in row if key not in _DATASOURCE_KEYS)
+def _datasource_faults(row: Mapping[str, t.Any]) -> Iterable[str]:
+    yield from _unknown_keys(row)
     if not _UID.fullmatch(row["uid"]):
         yield f"the uid {row['uid']} is not 1 to 40 letters, digits, - and _"
     if row.get("isDefault"):
         yield "isDefault is Prometheus's"
     if not row.get("url") and row["type"] not in _WITHOUT_URL:
         yield f"a data source of type {row['type']} needs a url"
-    if urllib.parse.urlsplit(str(row.get("url", ""))).password:
+    if _has_password(str(row.get("url", ""))):
         yield "there is a password in its url: say user, or basicAuthUser, and the password in secureJsonData"
-    for key, value in (row.get("secureJsonData") or {}).items():
+
+
+def _unknown_keys(row: Mapping[str, t.Any]) -> Iterable[str]:
+    yield from (f"Grafana knows no key {key}" for key in row if key not in _DATASOURCE_KEYS)
+    yield from (f"{key} is not a dictionary" for key in _DEEP if not isinstance(row.get(key) or {}, dict))
+
+
+def _has_password(url: str) -> bool:
+    try:
+        return bool(urllib.parse.urlsplit(url).password)
+    except ValueError:  # an address in brackets that is none
+        return False
+
+
+def _secret_faults(row: Mapping[str, t.Any], secrets: Sequence[str], contents: Mapping[str, t.Any]) -> Iterable[str]:
+    for key, value in _dict(row, "secureJsonData").items():
         yield from check_secret(f"secureJsonData.{key}", "secret", str(value), secrets)
+    named = [path[len(CREDENTIALS) :] for path in _FILE.findall(json.dumps(row))]
+    for name in dict.fromkeys(named):
+        if _ENVIRONMENT.search(str(contents.get(name, ""))):
+            yield (
+                f"grafana_secrets.{name} has a $ in it, and Grafana would put a variable's value there, or nothing: "
+                "choose a secret without one"
+            )
 
 
 # -- dashboards ---------------------------------------------------------------------------------

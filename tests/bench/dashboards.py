@@ -213,6 +213,8 @@ class Fleet:
         for name in ("gpu_process_memory_bytes", "gpu_processes"):
             yield {"__name__": name, **held}
         own = {"job": "gpu_exporter", **host, "container": held["container"], "user": user}
+        for name in ("ds01_container_cpu_seconds_total", "ds01_container_memory_bytes"):
+            yield {"__name__": name, **own}
         if self._random.random() < 0.02:
             yield {"__name__": "ds01_unmanaged_gpu_container", **own, "interface": "docker"}
 

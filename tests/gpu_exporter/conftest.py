@@ -61,13 +61,13 @@ def exporter(program, tmp_path):
     """Start an exporter for a simulated machine: exporter(machine, environment={...}, xid={"kernel_log": True})."""
     running = []
 
-    def start(machine, environment=None, libraries=None, **tables):
+    def start(machine, environment=None, libraries=None, client=None, **tables):
         machine.write(tmp_path)
         found = {"LD_LIBRARY_PATH": str(libraries or machines.libraries()), "SIMULATED_GPU": str(tmp_path / "scenario")}
         config = tomli.loads(CONFIG.format(directory=tmp_path))
         for table, keys in tables.items():
             config[table] = {**config.get(table, {}), **keys}
-        running.append(Exporter(program, tmp_path, config, {**found, **(environment or {})}))
+        running.append(Exporter(program, tmp_path, config, {**found, **(environment or {})}, client))
         return running[-1]
 
     yield start

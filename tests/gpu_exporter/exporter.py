@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -46,8 +47,16 @@ class Metrics:
 class Exporter:
     """A running exporter."""
 
-    def __init__(self, program: Path, directory: Path, config: dict, environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        program: Path,
+        directory: Path,
+        config: dict,
+        environment: dict[str, str],
+        client: ssl.SSLContext | None = None,
+    ) -> None:
         self.directory = directory
+        self._client = client  # of TLS; without one, it is asked by HTTP
         self.port = free_port()
         config.setdefault("server", {}).update(address="127.0.0.1", port=self.port)
         path = directory / "config.toml"
@@ -75,8 +84,9 @@ class Exporter:
 
     def get(self, path: str, port: int | None = None) -> tuple[int, str]:
         """Return status and body of a page."""
+        url = f"{'https' if self._client else 'http'}://127.0.0.1:{port or self.port}{path}"
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port or self.port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(url, timeout=5, context=self._client) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import http.server
 import os
 import socket
+import ssl
 import threading
 
 import pytest
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service import health as healths
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.systemd import Systemd, UnitState
+from ansible_collections.gpufleet.monitoring.plugins.plugin_utils.fleet_ca import FleetCa
 
 
 @pytest.fixture
@@ -45,6 +47,35 @@ RUNNING = UnitState("active", "running", "enabled", "success", 0)
 def wait(systemd, url=None, command=(), timeout=1.0, run=None):
     health = healths.Health(url, tuple(command), timeout)
     return healths.wait(health, systemd, "demo.service", run or (lambda _words: (0, "", "")))
+
+
+def test_who_asks_for_a_certificate_is_shown_one(tmp_path, port):
+    """And is well only if it takes it."""
+    ca, other = (FleetCa(tmp_path / name) for name in ("ours", "others"))
+    files = {}
+    for name, authority in (("host", ca), ("stranger", other)):
+        found, _ = authority.certificate(name, ["127.0.0.1"], 90, may_create=True)
+        files[name] = tmp_path / f"{name}.pem"
+        files[name].write_text(found.pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files["host"])
+    context.load_verify_locations(tmp_path / "ours/ca.crt")
+    context.verify_mode = ssl.CERT_REQUIRED
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        url = f"https://127.0.0.1:{server.server_port}/"
+        assert "does not answer" in answer(url, None)
+        assert "does not answer" in answer(url, files["stranger"])
+        assert "does not answer" in answer(url, tmp_path / "none.pem")
+        # It answers as this process, which is not the unit: the certificate was taken.
+        assert "belongs to another service" in answer(url, files["host"])
+        server.shutdown()
+
+
+def answer(url, certificate):
+    health = healths.Health(url, (), 1.0, certificate and str(certificate))
+    return healths.probe(health, "demo.service", lambda _words: (0, "", ""))
 
 
 def test_the_kernel_tells_who_listens(port):

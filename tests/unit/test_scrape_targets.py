@@ -14,7 +14,11 @@ import yaml
 from ansible_collections.gpufleet.monitoring.plugins.filter.scrape_targets import (
     scrape_targets as scrape_targets_filter,
 )
-from ansible_collections.gpufleet.monitoring.plugins.module_utils.inventory import InventoryError, scrape_targets
+from ansible_collections.gpufleet.monitoring.plugins.module_utils.inventory import (
+    InventoryError,
+    scrape_targets,
+    scraped_addresses,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -161,6 +165,69 @@ def test_masters_scrape_each_other_where_they_can():
     for variables in masters.values():
         variables["prometheus_bind_address"] = "0.0.0.0"
     assert addresses(find({}, masters, master="master2")["prometheus"]) == ["10.0.0.100:9090", "10.0.0.101:9090"]
+
+
+# -- TLS -----------------------------------------------------------------------------------------
+
+TLS = {"gpufleet_tls": True}
+
+
+def schemes(found):
+    return {
+        (job, entry["labels"]["instance"]): entry["labels"].get("__scheme__", "http")
+        for job, entries in found.items()
+        for entry in entries
+    }
+
+
+def test_each_host_says_whether_its_exporters_speak_tls():
+    """A fleet need not change over all at once."""
+    workers = {"gpu1": {"ansible_host": "10.0.0.1", **TLS}, "gpu2": {"ansible_host": "10.0.0.2", "gpufleet_tls": "no"}}
+    assert schemes(find(workers, {"master1": {"ansible_host": "10.0.0.100", **TLS}})) == {
+        ("prometheus", "master1"): "http",
+        ("node_exporter", "gpu1"): "https",
+        ("node_exporter", "gpu2"): "http",
+        ("node_exporter", "master1"): "https",
+        ("dcgm", "gpu1"): "https",
+        ("dcgm", "gpu2"): "http",
+    }
+
+
+def test_a_job_that_names_its_scheme_keeps_it():
+    job = {**NODE, "scheme": "http"}
+    assert set(schemes(find({}, {"master1": TLS}, jobs=[job])).values()) == {"http"}
+
+
+def test_a_master_without_a_certificate_cannot_ask_who_wants_one():
+    assert faults({"gpu1": {"ansible_host": "10.0.0.1", **TLS}}) == [
+        "gpu1: gpufleet_tls is true here, but not for master1, which then has no certificate to show"
+    ]
+
+
+def test_a_switch_is_on_or_off():
+    assert faults({"gpu1": {"ansible_host": "10.0.0.1", "gpufleet_tls": "maybe"}}) == [
+        "gpu1: gpufleet_tls must be true or false, not a string"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("gpu1", ["10.0.0.1"]),
+        ("gpu2", ["10.9.0.2", "10.0.0.2"]),  # one exporter is bound to another network
+        ("master1", ["127.0.0.1"]),  # by itself; that the other one cannot is said elsewhere
+        ("gpu3", []),
+    ],
+)
+def test_a_certificate_has_to_name_each_address_that_is_scraped(host, expected):
+    workers = {
+        "gpu1": {"ansible_host": "10.0.0.1", **TLS},
+        "gpu2": {"ansible_host": "10.0.0.2", "node_exporter_bind_address": "10.9.0.2", **TLS},
+        "gpu3": {"ansible_host": "10.0.0.3"},
+    }
+    masters = {"master1": {"ansible_host": "localhost", **TLS}, "master2": {"ansible_host": "10.0.0.101", **TLS}}
+    members = {"gpu_workers": list(workers), "monitoring_master": list(masters)}
+    assert scraped_addresses(members, {**workers, **masters}, [PROMETHEUS, NODE, DCGM], host) == expected
 
 
 # -- what is refused -----------------------------------------------------------------------------

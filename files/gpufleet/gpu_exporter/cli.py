@@ -8,10 +8,14 @@ import os
 import subprocess
 import sys
 import threading
+import typing as t
 
 from .. import __version__
 from . import config, exposition, metrics, protocol, server
 from .supervisor import Readings, Supervisor, log, sampler_command
+
+if t.TYPE_CHECKING:
+    from .tls import TlsServer
 
 BUILD_DATE = "2026-11-23"
 """Of this version. The build itself must not know the time: equal sources give equal bytes."""
@@ -53,11 +57,15 @@ def _build_info() -> bytes:
 
 def _serve(path: str, settings: config.Config) -> int:
     supervisor = Supervisor(path, settings)
-    dcgm = server.DcgmPort(settings, server.Pages(supervisor))
     try:
-        server.HttpServer(
-            settings.server.address, settings.server.port, server.MainPages(supervisor, _build_info(), dcgm)
-        )
+        tls = _tls(settings.tls)
+    except OSError as error:
+        print(f"gpu-exporter: tls: {settings.tls.cert_file}: {error}", file=sys.stderr)
+        return 1
+    dcgm = server.DcgmPort(settings, server.Pages(supervisor), tls)
+    pages = server.MainPages(supervisor, _build_info(), dcgm)
+    try:
+        server.HttpServer(settings.server.address, settings.server.port, pages, tls)
     except OSError as error:
         where = f"{settings.server.address or '*'}:{settings.server.port}"
         print(f"gpu-exporter: cannot listen on {where}: {error.strerror}", file=sys.stderr)
@@ -67,6 +75,15 @@ def _serve(path: str, settings: config.Config) -> int:
     threading.Thread(target=dcgm.run, daemon=True).start()
     log(f"gpu-exporter {__version__} listens on {settings.server.address or '*'}:{settings.server.port}")
     supervisor.run()
+
+
+def _tls(settings: config.Tls) -> TlsServer | None:
+    """Return the server's side of TLS, if it is wanted. Raises OSError."""
+    if not settings.cert_file:
+        return None
+    from .tls import TlsServer
+
+    return TlsServer(settings)
 
 
 def _once(path: str, settings: config.Config) -> int:

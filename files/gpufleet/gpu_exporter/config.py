@@ -43,6 +43,16 @@ class Server:
 
 
 @dataclasses.dataclass
+class Tls:
+    """TLS on all ports, as Prometheus' exporters have it in their web.config.file: the keys mean the same."""
+
+    cert_file: str = key("", "Certificate, in PEM. Empty means no TLS. All files are read again when they change.")
+    key_file: str = key("", "Its private key, in PEM; may be in the same file.")
+    client_ca_file: str = key("", "Authorities that clients' certificates are signed by. Empty means any client.")
+    client_allowed_sans: list[str] = key([], "Names of which a client's certificate has one. Empty means any name.")
+
+
+@dataclasses.dataclass
 class Paths:
     """Where the host keeps what is read. For tests and for unusual hosts."""
 
@@ -175,6 +185,7 @@ class Config:
     """The whole file."""
 
     server: Server = dataclasses.field(default_factory=Server)
+    tls: Tls = dataclasses.field(default_factory=Tls)
     paths: Paths = dataclasses.field(default_factory=Paths)
     gpu: GpuSection = dataclasses.field(default_factory=GpuSection)
     dcgm: DcgmSection = dataclasses.field(default_factory=DcgmSection)
@@ -219,6 +230,7 @@ def parse(text: str) -> Config:
             raise ConfigError(f"line {_line(text, '', name)}: {name} is a table: write [{name}]")
         _fill(getattr(config, name), name, values, text)
     _check_patterns(config, text)
+    _check_tls(config.tls, f"line {_line(text, 'tls', None)}: tls")
     return config
 
 
@@ -265,6 +277,14 @@ def _check_patterns(config: Config, text: str) -> None:
     if not all(word in config.allocations.slot_format for word in ("{gpu}", "{mig}")):
         where = f"line {_line(text, 'allocations', 'slot_format')}: allocations.slot_format"
         raise ConfigError(f"{where}: {config.allocations.slot_format!r} wants both {{gpu}} and {{mig}}: slots differ")
+
+
+def _check_tls(tls: Tls, where: str) -> None:
+    """What is left out must not leave the port open to all. Raises ConfigError."""
+    needs = {"key_file": "cert_file", "cert_file": "key_file", "client_ca_file": "cert_file"}
+    for name, other in {**needs, "client_allowed_sans": "client_ca_file"}.items():
+        if getattr(tls, name) and not getattr(tls, other):
+            raise ConfigError(f"{where}.{name} wants {other} as well")
 
 
 def _check_pattern(pattern: str, where: str) -> None:

@@ -336,6 +336,11 @@ USER_CONTAINERS = _family(
     "ds01_user_containers_count", "allocations", "gauge", ("user",), "",
     "Running containers of the user, with or without GPU.", "Docker",
 )
+CONTAINER_CPU = _family(
+    "ds01_container_cpu_seconds_total", "allocations", "counter", ("container", "user"), "seconds",
+    "CPU time that the running container has used since it was started. Absent on hosts with control groups of "
+    "version 1.", "Docker, cpu.stat of its control group",
+)
 CONTAINER_MEMORY = _family(
     "ds01_container_memory_bytes", "allocations", "gauge", ("container", "user"), "bytes",
     "Memory of the host that the running container uses, without files that are only cached. Absent on hosts with "

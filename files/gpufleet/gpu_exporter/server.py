@@ -17,6 +17,7 @@ from .supervisor import log, own_families
 if t.TYPE_CHECKING:
     from .config import Config
     from .supervisor import Supervisor
+    from .tls import TlsServer
 
 _CONNECTIONS = 128
 """Served at the same time; a further one takes the place of the one that has been silent longest."""
@@ -105,8 +106,9 @@ class HttpServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, address: str, port: int, pages: Pages) -> None:
+    def __init__(self, address: str, port: int, pages: Pages, tls: TlsServer | None = None) -> None:
         """Listen on an address, or with "" on all. Raises OSError when it cannot be had."""
+        self._tls = tls
         self._free = threading.BoundedSemaphore(_CONNECTIONS)
         self._open: dict[socket.socket, float] = {}
         """Connection to the moment since which a request is waited for."""
@@ -131,8 +133,7 @@ class HttpServer(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
         for connection in list(self._open):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+            _hang_up(connection)
 
     def server_bind(self) -> None:
         """Take IPv4 as well where IPv6 listens on every address. No look-up of the own name, which may take long."""
@@ -162,21 +163,33 @@ class HttpServer(ThreadingHTTPServer):
     def _close_oldest(self) -> None:
         waiting = dict(self._open)
         if waiting:
-            with contextlib.suppress(OSError):
-                min(waiting, key=waiting.__getitem__).shutdown(socket.SHUT_RDWR)
+            _hang_up(min(waiting, key=waiting.__getitem__))
 
     def process_request_thread(self, request: t.Any, client_address: t.Any) -> None:
-        """Serve one connection."""
-        self.answered(request)
+        """Serve one connection. A client that takes its time with TLS holds up its own thread alone."""
+        connection = request
         try:
+            if self._tls:
+                connection = self._tls.wrap(request)
+            self.answered(connection)
+            if self._tls:
+                self._tls.shake_hands(connection)
             if not self._closed:
-                super().process_request_thread(request, client_address)
+                super().process_request_thread(connection, client_address)
+        except OSError:
+            self.shutdown_request(connection)  # of TLS: whoever is not let in is no news
         finally:
-            self._open.pop(request, None)
+            self._open.pop(connection, None)
             self._free.release()
 
     def handle_error(self, request: t.Any, client_address: t.Any) -> None:
         """A client that goes away is no news."""
+
+
+def _hang_up(connection: socket.socket) -> None:
+    """Wake the thread that waits for this connection. What TLS has to say is that thread's own to say."""
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 class DcgmPort:
@@ -186,9 +199,10 @@ class DcgmPort:
     from the inventory alone, and a host that changes sides keeps its series.
     """
 
-    def __init__(self, config: Config, pages: Pages) -> None:
+    def __init__(self, config: Config, pages: Pages, tls: TlsServer | None) -> None:
         self.shared = config.dcgm.port == 0
         """Whether they are on the exporter's own port."""
+        self._tls = tls
         self._config = config
         self._pages = pages
         self._server: HttpServer | None = None
@@ -219,7 +233,7 @@ class DcgmPort:
             log(f"{where} is left to {self._config.dcgm.yields_to}")
         elif wanted and not self._server:
             try:
-                self._server = HttpServer(self._config.dcgm.address, self._config.dcgm.port, self._pages)
+                self._server = HttpServer(self._config.dcgm.address, self._config.dcgm.port, self._pages, self._tls)
             except OSError as error:
                 self._refuse(f"cannot serve DCGM's families on {where}: {error.strerror}")
             else:

@@ -116,6 +116,26 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Nothing, as the real one."""
 
 
+class Server(http.server.ThreadingHTTPServer):
+    """The server; like the real one, it reads the files of TLS again for each connection."""
+
+    web_config_file = ""
+
+    def finish_request(self, request, client_address):
+        """Shake hands, in the connection's own thread."""
+        if not self.web_config_file:
+            super().finish_request(request, client_address)
+            return
+        context, allowed = tls(self.web_config_file)
+        with context.wrap_socket(request, server_side=True) as connection:
+            names = {value for _, value in (connection.getpeercert() or {}).get("subjectAltName", ())}
+            if not allowed or names & allowed:
+                super().finish_request(connection, client_address)
+
+    def handle_error(self, request, client_address):
+        """Not a word, as the real one."""
+
+
 def main():
     """Entry point."""
     version = f"stand-in for DCGM Exporter {RELEASE['version']} (DCGM {RELEASE['dcgm']})"
@@ -150,11 +170,12 @@ def serve(arguments):
     """Listen until SIGTERM."""
     host, _, port = arguments.address.rpartition(":")
     try:
-        server = http.server.ThreadingHTTPServer((host.strip("[]"), int(port)), Handler)
+        server = Server((host.strip("[]"), int(port)), Handler)
     except OSError as error:
         fatal(f"listen tcp {arguments.address}: bind: {error.strerror.lower()}")
     if arguments.web_config_file:
-        server.socket = tls(arguments.web_config_file).wrap_socket(server.socket, server_side=True)
+        tls(arguments.web_config_file)  # ends here where it cannot be read
+        server.web_config_file = arguments.web_config_file
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     log("INFO", f"Listening on {arguments.address}")
     server.serve_forever(0.1)
@@ -162,11 +183,18 @@ def serve(arguments):
 
 
 def tls(path):
-    """Return the context of an exporter-toolkit's file, of which cert_file and key_file are understood."""
-    pairs = dict(line.strip().split(": ", 1) for line in Path(path).read_text().splitlines() if ": " in line)
+    """Return context and names of an exporter-toolkit's file, of YAML's plain lines or JSON; paths are from there."""
+    text = Path(path).read_text()
+    pairs = dict(line.strip().split(": ", 1) for line in text.splitlines() if ": " in line)
+    if text.startswith("{"):
+        pairs = json.loads(text)["tls_server_config"]
+    place = Path(path).parent
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pairs["cert_file"], pairs["key_file"])
-    return context
+    context.load_cert_chain(place / pairs["cert_file"], place / pairs["key_file"])
+    if pairs.get("client_auth_type") == "RequireAndVerifyClientCert":
+        context.load_verify_locations(place / pairs["client_ca_file"])
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context, set(pairs.get("client_allowed_sans", ()))
 
 
 main()

@@ -27,6 +27,9 @@ VERSIONS = {"current": f"13.2.3{SUFFIX}", "previous": f"13.1.7{SUFFIX}"}
 # How many of the migrations in molecule/lab/grafana/database.py a release knows.
 MIGRATIONS = {"current": 4, "previous": 3}
 
+# The one plugin of those that Grafana 13 brings.
+PROMETHEUS = {"id": "prometheus", "type": "datasource", "backend": True}
+
 PROGRAM = """\
 #!/usr/bin/python3
 import runpy
@@ -61,7 +64,8 @@ def release_stand_in(root: Path, version: str, migrations: int, fails: str = "")
         "conf/defaults.ini": (0o644, (PROGRAMS / "defaults.ini").read_text()),
         "conf/sample.ini": (0o644, ""),
         "public/robots.txt": (0o644, "User-agent: *\nDisallow: /\n"),
-        "plugins-bundled/README.md": (0o644, "Grafana brings some plugins of its own. The stand-in has none.\n"),
+        "data/plugins-bundled/prometheus/plugin.json": (0o644, json.dumps(PROMETHEUS)),
+        "data/plugins-bundled/prometheus/MANIFEST.txt": (0o644, "This is a stand-in, and nobody has signed it.\n"),
         "stand-in/release.json": (0o644, json.dumps(release)),
         "LICENSE": (0o644, LICENCE),
         "README.md": (0o644, (PROGRAMS / "README.md").read_text()),

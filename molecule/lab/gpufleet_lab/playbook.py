@@ -47,6 +47,11 @@ class Result:
         """Return the host's results, of the tasks whose name contains `task`."""
         return [done.result for done in self.tasks if done.host == host and task in done.name]
 
+    def changes(self) -> list[str]:
+        """Return what was changed, one line a task and host."""
+        changed = [done for done in self.tasks if done.result.get("changed")]
+        return [f"{done.host}: {done.name}: {done.result.get('actions', '')}" for done in changed]
+
     def messages(self) -> str:
         """Return what failed, for the message of an assertion."""
         failed = [t for t in self.tasks if t.result.get("failed") or t.result.get("unreachable")]

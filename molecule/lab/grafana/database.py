@@ -72,8 +72,8 @@ class Database:
             self.do("INSERT INTO user (login, email, password, salt, is_admin) VALUES (?, ?, ?, ?, 1)", *row)
 
     def set_password(self, number, password):
-        """Return whether there is such a user."""
-        found = self.all("SELECT salt FROM user WHERE id = ?", number)
+        """Return whether there is such a user, who is an admin."""
+        found = self.all("SELECT salt FROM user WHERE id = ? AND is_admin = 1", number)
         for user in found:
             self.do("UPDATE user SET password = ? WHERE id = ?", encode_password(password, user["salt"]), number)
         return bool(found)

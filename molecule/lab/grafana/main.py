@@ -13,12 +13,15 @@ from pathlib import Path
 HOME = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(HOME / "stand-in"))
 
+import plugin_store  # noqa: E402
 import provisioning  # noqa: E402
 import web  # noqa: E402
 from database import Database  # noqa: E402
 from settings import Settings, SettingsError  # noqa: E402
 
 RELEASE = json.loads((HOME / "stand-in/release.json").read_text())
+# Since 11.3, what goes wrong in the database does not end the command line with an error.
+SWALLOWS = tuple(int(number) for number in RELEASE["version"].split(".")[:2]) >= (11, 3)
 POLL = 1.0  # seconds; Grafana takes updateIntervalSeconds
 
 
@@ -84,8 +87,8 @@ def serve(arguments):
         raise SettingsError(RELEASE["fails"])
     directory = settings.path("provisioning")
     provisioning.provision_datasources(directory / "datasources", database, log)
-    plugins = list(find_plugins(settings.path("plugins")))
-    http = web.server(settings, RELEASE, database, plugins)
+    plugins = plugin_store.find([settings.path("plugins"), settings.path("bundled_plugins")], log)
+    http = web.server(settings, RELEASE, database, plugins, log)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     threading.Thread(target=http.serve_forever, daemon=True).start()
     log("http.server", "info", "HTTP Server Listen", address=":".join(map(str, http.server_address[:2])))
@@ -93,16 +96,6 @@ def serve(arguments):
     while True:
         dashboards.provision()
         time.sleep(POLL)
-
-
-def find_plugins(directory):
-    """Yield the plugins that are signed, which here means that they say so."""
-    for path in sorted(directory.glob("*/plugin.json")):
-        plugin = json.loads(path.read_text())
-        if (path.parent / "MANIFEST.txt").exists():
-            yield {"id": plugin["id"], "type": plugin.get("type"), "info": plugin.get("info", {})}
-        else:
-            log("plugin.signature.validator", "error", "Plugin is unsigned, and is not loaded", id=plugin["id"])
 
 
 def reset_password(arguments):
@@ -114,9 +107,15 @@ def reset_password(arguments):
         password = sys.stdin.readline().rstrip("\n")
     if len(password) <= 4:
         raise SettingsError("new password is too short")
-    if not open_database(settings).set_password(arguments.user_id, password):
-        raise SettingsError(f"could not read user (id: {arguments.user_id}) from database. Error: user not found")
-    print("Admin password changed successfully \N{HEAVY CHECK MARK}")
+    database = open_database(settings)
+    if database.set_password(arguments.user_id, password):
+        print("Admin password changed successfully \N{HEAVY CHECK MARK}")
+    elif not SWALLOWS:
+        raise SettingsError("could not read user from database. Error: user not found")
+    elif not database.all("SELECT id FROM user WHERE id = ?", arguments.user_id):
+        print(
+            "Admin user cannot be found \N{HEAVY BALLOT X}.\n\nPlease try to run the command again specifying a user-id"
+        )
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def _files(directory, logger, log):
 
 
 def _interpolated(value):
-    """$$ is a dollar, $__file{} and ${} are replaced, and so is $NAME."""
+    """$$ is a dollar, $__file{} and ${} are replaced, and so is $NAME, in what a file says as well."""
     if isinstance(value, dict):
         return {key: _interpolated(item) for key, item in value.items()}
     if isinstance(value, list):

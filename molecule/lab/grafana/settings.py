@@ -68,7 +68,7 @@ def _file(path):
 
 
 class Settings:
-    """The configuration: defaults of the release, the file, the environment."""
+    """The configuration: defaults of the release, what is not empty in the file, the environment."""
 
     def __init__(self, home, config):
         self.home = Path(home)
@@ -85,7 +85,7 @@ class Settings:
             except OSError as error:
                 raise SettingsError(f'failed to parse "{config}": open {config}: {error.strerror.lower()}') from error
             for section, keys in own.items():
-                self.sections.setdefault(section, {}).update(keys)
+                self.sections.setdefault(section, {}).update({key: value for key, value in keys.items() if value})
         for section, keys in self.sections.items():
             for key in keys:
                 self._resolve(section, key)

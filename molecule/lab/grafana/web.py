@@ -16,7 +16,7 @@ PAGE = """<!DOCTYPE html>
 STARTED = time.time()
 
 
-def server(settings, release, database, plugins):
+def server(settings, release, database, plugins, log):
     """Return the web server, bound to its address. Raises OSError."""
     sub_path = urllib.parse.urlsplit(settings.get("server", "root_url")).path.rstrip("/")
     sessions = set()
@@ -86,8 +86,11 @@ def server(settings, release, database, plugins):
             if path == "/api/datasources":
                 return self.json(200, [self.datasource(row) for row in database.all("SELECT * FROM data_source")])
             if path.startswith("/api/datasources/uid/"):
-                found = database.all("SELECT * FROM data_source WHERE uid = ?", path.rpartition("/")[2])
-                if found:
+                uid, _, what = path.removeprefix("/api/datasources/uid/").partition("/")
+                found = database.all("SELECT * FROM data_source WHERE uid = ?", uid)
+                if found and what == "health":
+                    return self.datasource_health(found[0])
+                if found and not what:
                     return self.json(200, self.datasource(found[0]))
                 return self.json(404, {"message": "Data source not found"})
             if path == "/api/search":
@@ -103,7 +106,9 @@ def server(settings, release, database, plugins):
                 meta = {"folderTitle": found[0]["folder"], "provisioned": bool(found[0]["provider"])}
                 return self.json(200, {"meta": meta, "dashboard": json.loads(found[0]["data"])})
             if path == "/api/plugins":
-                return self.json(200, plugins)
+                return self.json(200, [
+                    {"id": name, "type": plugin["type"], "info": plugin["info"]} for name, plugin in plugins.items()
+                ])  # fmt: skip
             return self.json(404, {"message": "Not found"})
 
         @staticmethod
@@ -113,6 +118,22 @@ def server(settings, release, database, plugins):
             flags = {"isDefault": bool(row["is_default"]), "readOnly": bool(row["read_only"])}
             words = {name: row[name] for name in ("uid", "name", "type", "url")}
             return {**words, **flags, "secureJsonFields": fields}
+
+        def datasource_health(self, row):
+            """What the data source's plugin says of it."""
+            plugin = plugins.get(row["type"])
+            if not plugin:
+                log("context", "error", "Could not find plugin definition for data source", datasource_type=row["type"])
+                return self.json(500, {"message": "Unable to find datasource plugin"})
+            if not plugin["backend"]:
+                return self.json(404, {"message": "Not found"})
+            try:
+                well, message = plugin["backend"].health(row["url"])
+            except OSError as error:
+                log("context", "error", "Plugin unavailable", error=error)
+                return self.json(500, {"message": "An error occurred within the plugin"})
+            status = {"status": "OK" if well else "ERROR", "message": message}
+            return self.json(200 if well else 400, status)
 
         def health(self):
             try:

@@ -8,6 +8,7 @@ import http.client
 import ipaddress
 import re
 import socket
+import ssl
 import sys
 import time
 import typing as t
@@ -33,6 +34,7 @@ class Health(t.NamedTuple):
     url: str | None
     command: tuple[str, ...]
     timeout: float
+    client_certificate: str | None = None  # a file with key and certificate, for who asks for one
 
 
 def wait(health: Health | None, systemd: Systemd, unit: str, run: Run) -> str | None:
@@ -91,13 +93,16 @@ def probe(health: Health, unit: str, run: Run) -> str | None:
             return f"the health command did not end within {health.timeout:g} s"
         return None if code == 0 else f"the health command exited with {code}: {(err or out).strip()}"
     assert health.url is not None
-    return _answer(health.url) or _stranger(health.url, unit)
+    return _answer(health.url, health.client_certificate) or _stranger(health.url, unit)
 
 
-def _answer(url: str) -> str | None:
+def _answer(url: str, client_certificate: str | None) -> str | None:
     # A proxy that the environment names is for the way out, never for this host's own ports.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
     try:
+        if client_certificate:
+            handlers.append(_https(client_certificate))
+        opener = urllib.request.build_opener(*handlers)
         with opener.open(url, timeout=PROBE_TIMEOUT) as response:
             response.read(1)
             return None if response.status == 200 else f"{url} answered {response.status}"
@@ -105,6 +110,15 @@ def _answer(url: str) -> str | None:
         return f"{url} answered {error.code} {error.reason}"
     except (OSError, http.client.HTTPException) as error:
         return f"{url} does not answer: {getattr(error, 'reason', error)}"
+
+
+def _https(client_certificate: str) -> urllib.request.BaseHandler:
+    """Who answers on this host's own port is told by the port's owner, not by a name in a certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.load_cert_chain(client_certificate)
+    return urllib.request.HTTPSHandler(context=context)
 
 
 def _stranger(url: str, unit: str) -> str | None:

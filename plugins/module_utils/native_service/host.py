@@ -255,7 +255,7 @@ class ServiceHost:
         known = _read_json(self._journal_file)
         if not plan.switch or not (plan.save or "data" in known):
             return
-        self._systemd.order("stop", self.unit)
+        self._stop()
         if "data" not in known:
             copies = self._copies(known)
             shutil.rmtree(copies, ignore_errors=True)
@@ -265,6 +265,11 @@ class ServiceHost:
             _write_file(self._journal_file, json.dumps({**known, "data": list(self.want.data)}).encode(), 0o600)
         elif plan.current == known["current"]:  # back, after a run that was cut, to the release that wrote the copies
             self._restore_data(known)
+
+    def _stop(self) -> None:
+        """Stop the service. One that was taken away, and whose data stayed, has no unit that could be stopped."""
+        if self._systemd.show(self.unit).active != "inactive":
+            self._systemd.order("stop", self.unit)
 
     def _copies(self, known: t.Mapping[str, t.Any]) -> Path:
         """Where copies are of what the release wrote that ran before; another one's stay beside them."""
@@ -342,7 +347,7 @@ class ServiceHost:
             if not known["enabled"] and now.file == "enabled":
                 self._systemd.enable(self.want.watched, False)
             if "data" in known:
-                self._command("stop")
+                self._stop()
                 self._restore_data(known)
             if known["packages"]:
                 manager = package_manager(self._run)
@@ -369,7 +374,7 @@ class ServiceHost:
     def _former_health(self) -> healths.Health | None:
         """What shows that the previous state works; the new one may have moved to another port."""
         known = _read_json(self._manifest_file).get("health")
-        return healths.Health(known["url"], tuple(known["command"]), known["timeout"]) if known else None
+        return healths.Health(**{**known, "command": tuple(known["command"])}) if known else None
 
     def _clear(self, known: dict[str, t.Any]) -> None:
         """Remove what a change that failed has brought: directories, a user, the release."""

@@ -2,6 +2,7 @@
 
 watchdog.py URL SECONDS         goes into the background and asks; systemd restarts the exporter after such a silence
 watchdog.py URL SECONDS --once  asks once; exit status 0 means that it answers well
+--certificate FILE              is shown to an exporter that asks for one
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ def status(url: str, patience: float) -> int | None:
 def main() -> None:
     """Entry point."""
     url, pause = sys.argv[1], max(int(sys.argv[2]), 4) / 4
+    if "--certificate" in sys.argv:
+        CONTEXT.load_cert_chain(sys.argv[sys.argv.index("--certificate") + 1])
     if "--once" in sys.argv:
         # A server that wants a password answers.
         sys.exit(0 if status(url, pause) in (200, 401) else f"{url} does not answer well")

@@ -16,6 +16,8 @@ HOME = "/opt/gpufleet/grafana/current"
 CONFIG = "/etc/grafana/grafana.ini"
 STATE = Path(os.environ["STATE_DIRECTORY"])
 APPLIED = STATE / "admin_password.applied"
+# Grafana 11.3 and newer exit with 0 whether or not this was so (https://github.com/grafana/grafana/issues/102549).
+DONE = b"Admin password changed successfully"
 
 
 def main() -> None:
@@ -24,14 +26,34 @@ def main() -> None:
     if _is_applied(password):
         return
     # Where there is no database yet, Grafana makes it with this password.
-    if "--always" in sys.argv or (STATE / "grafana.db").exists():
-        command = [f"{HOME}/bin/grafana", "cli", f"--homepath={HOME}", f"--config={CONFIG}"]
-        command += ["admin", "reset-admin-password", "--password-from-stdin"]
-        subprocess.run(command, input=password + b"\n", check=True)
+    if ("--always" in sys.argv or (STATE / "grafana.db").exists()) and not _set(password):
+        _give_up()
+        return
     salt = secrets.token_bytes(16)
     new = APPLIED.with_suffix(".new")
     new.write_text(f"{salt.hex()} {_hash(password, salt)}\n")
     new.replace(APPLIED)
+
+
+def _set(password: bytes) -> bool:
+    command = [f"{HOME}/bin/grafana", "cli", f"--homepath={HOME}", f"--config={CONFIG}"]
+    command += ["admin", "reset-admin-password", "--password-from-stdin"]
+    done = subprocess.run(
+        command, input=password + b"\n", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
+    sys.stderr.buffer.write(done.stdout)
+    return done.returncode == 0 and DONE in done.stdout
+
+
+def _give_up() -> None:
+    """End the start where that undoes a change: the run that made it puts the old password back, and tells.
+
+    Where none was ever set from here, as with a database that was there before, people need Grafana more than that.
+    """
+    words = "The admin's password was not set: see above, and whether the user with the id 1 is there and is an admin."
+    if APPLIED.exists():
+        sys.exit(f"{words} The one that was set before still holds. To start all the same: rm {APPLIED}")
+    print(f"{words} Grafana starts with the users that it has.", file=sys.stderr)
 
 
 def _is_applied(password: bytes) -> bool:

@@ -122,6 +122,7 @@ def cgroup(host, path, current, limit, inactive=0):
     """Make a control group as the kernel has it."""
     directory = host.path / "cgroup" / path
     directory.mkdir(parents=True)
+    (directory / "cpu.stat").write_text("usage_usec 2500000\nuser_usec 2000000\nsystem_usec 500000\n")
     (directory / "memory.current").write_text(f"{current}\n")
     (directory / "memory.max").write_text(f"{limit}\n")
     (directory / "memory.stat").write_text(f"anon 1\ninactive_file {inactive}\nactive_file 2\n")
@@ -136,11 +137,12 @@ def cgroup(host, path, current, limit, inactive=0):
         ("/jobs", "jobs/{}"),
     ],
 )
-def test_memory_of_a_container_and_its_limit(host, parent, path):
+def test_cpu_and_memory_of_a_container_and_its_limit(host, parent, path):
     """Files that are only cached make no container full."""
     key = host.daemon.add("train", labels={"ds01.user": "alice"}, parent=parent)
     cgroup(host, path.format(key), 900, 1000, inactive=500)
     out = host.collect()
+    assert rows(out, "ds01_container_cpu_seconds_total") == {("train", "alice"): 2.5}
     assert rows(out, "ds01_container_memory_bytes") == {("train", "alice"): 400}
     assert rows(out, "ds01_container_memory_limit_bytes") == {("train", "alice"): 1000}
     assert not out.failures
@@ -161,7 +163,19 @@ def test_memory_that_the_host_does_not_tell_is_absent(host):
     cgroup(host, f"../outside/{key}", 1, 1)
     out = host.collect()
     assert not rows(out, "ds01_container_memory_bytes")
+    assert not rows(out, "ds01_container_cpu_seconds_total")
     assert not out.failures
+
+
+def test_cpu_is_told_where_memory_is_not(host):
+    """The kernel counts it in every control group of version 2, whichever controllers are on."""
+    key = host.daemon.add("train", labels={"ds01.user": "alice"})
+    cgroup(host, f"docker/{key}", 1, 1)
+    for file in (host.path / f"cgroup/docker/{key}").glob("memory.*"):
+        file.unlink()
+    out = host.collect()
+    assert rows(out, "ds01_container_cpu_seconds_total") == {("train", "alice"): 2.5}
+    assert not rows(out, "ds01_container_memory_bytes")
 
 
 def test_slots_are_named_whether_somebody_has_them_or_not(host):

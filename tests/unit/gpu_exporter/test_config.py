@@ -48,6 +48,11 @@ def test_values_reach_their_table():
         ("[allocations]\nslot_format = '{gpu}'\n", ["line 2", "slot_format", "{mig}"]),
         ("[ipmi]\ninlet_pattern = '('\n", ["line 2", "ipmi.inlet_pattern"]),
         ("gpu = 3\n", ["gpu is a table"]),
+        # Nothing that is left out may leave the port open to all.
+        ("[tls]\nkey_file = 'a'\n", ["line 1", "tls.key_file wants cert_file"]),
+        ("[gpu]\n[tls]\ncert_file = 'a'\n", ["line 2", "tls.cert_file wants key_file"]),
+        ("[tls]\nclient_ca_file = 'a'\n", ["tls.client_ca_file wants cert_file"]),
+        ("[tls]\ncert_file = 'a'\nkey_file = 'a'\nclient_allowed_sans = ['a']\n", ["wants client_ca_file"]),
         ("[gpu\n", ["line 1"]),
     ],
 )
@@ -66,7 +71,7 @@ def test_an_unreadable_file_is_named(tmp_path):
 
 def test_every_collector_has_a_table():
     tables = {field.name for field in dataclasses.fields(config.Config)}
-    assert set(config.COLLECTORS) == tables - {"server", "paths"}
+    assert set(config.COLLECTORS) == tables - {"server", "tls", "paths"}
 
 
 @given(st.text())

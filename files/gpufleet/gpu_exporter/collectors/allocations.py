@@ -12,7 +12,7 @@ import typing as t
 
 from ... import __version__
 from .. import metrics
-from ..allocations import memory, state_file
+from ..allocations import cgroup, state_file
 from ..allocations.docker_source import Container, DockerSource
 from ..allocations.interfaces import BARE_METAL, INTERFACES, interface
 from ..allocations.processes import Owner, Processes
@@ -114,18 +114,19 @@ class AllocationsCollector:
             out.add(metrics.CONTAINERS, count, status, kind)
         for user, count in sorted(users.items()):
             out.add(metrics.USER_CONTAINERS, count, user)
-        self._report_memory(groups, out)
+        self._report_usage(groups, out)
         return known
 
-    def _report_memory(self, groups: dict[tuple[str, str], tuple[str, str]], out: Readings) -> None:
-        """Add memory and limit of containers, by name and user; count those beyond the bound as dropped."""
+    def _report_usage(self, groups: dict[tuple[str, str], tuple[str, str]], out: Readings) -> None:
+        """Add what containers use, by name and user; count those beyond the bound as dropped."""
         for number, labels in enumerate(sorted(groups)):
-            found = memory.of_container(self._cgroup, *groups[labels])
-            if found and number < self._settings.containers_limit:
-                out.add(metrics.CONTAINER_MEMORY, found.used, *labels)
-                out.add(metrics.CONTAINER_MEMORY_LIMIT, found.limit, *labels)
-            elif found:
-                out.dropped += 1 if found.limit is None else 2
+            found = cgroup.of_container(self._cgroup, *groups[labels])
+            if number < self._settings.containers_limit:
+                out.add(metrics.CONTAINER_CPU, found.cpu_seconds, *labels)
+                out.add(metrics.CONTAINER_MEMORY, found.memory, *labels)
+                out.add(metrics.CONTAINER_MEMORY_LIMIT, found.memory_limit, *labels)
+            else:
+                out.dropped += sum(value is not None for value in found)
 
     def _take_file(self, slots: Slots, table: Table, out: Readings) -> bool:
         """Note what the state file says. Returns whether there is one. Raises CollectorError."""

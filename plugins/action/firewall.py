@@ -1,0 +1,43 @@
+# Copyright: the gpufleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Runs the module and, after a change, comes in again by a new connection, which makes the change stay."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
+from ansible.plugins.action import ActionBase
+
+MODULE = "gpufleet.monitoring.firewall"
+
+
+class ActionModule(ActionBase):
+    """firewall on the controller's side."""
+
+    _requires_connection = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        """Run the module; when there was a change, show that the host can still be reached."""
+        super().run(tmp, task_vars)
+        arguments = {name: value for name, value in self._task.args.items() if name != "confirm"}
+        result = self._call(arguments, task_vars)
+        session = result.pop("unconfirmed", None)
+        if session is None or result.get("failed"):
+            return result
+        try:
+            self._connection.reset()
+            confirmed = self._call({"confirm": session}, task_vars)
+        except AnsibleConnectionFailure as error:
+            raise AnsibleActionFail(
+                "With the new rules, no new connection to this host succeeds, so it puts the firewall back as it was"
+                f" within {arguments.get('confirm_within', 60)} s: {error}"
+            ) from error
+        return confirmed if confirmed.get("failed") else result
+
+    def _call(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any] | None) -> dict[str, t.Any]:
+        return t.cast(
+            "dict[str, t.Any]",
+            self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars),
+        )

@@ -1,0 +1,191 @@
+# Copyright: the gpufleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What has to happen for a host's firewall to be as described. Nothing here touches a host."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .ufw import ANY, CLOSED, OPEN, Packet, Rule, Step, arrange, decide, have_in_common, wanted_rules
+
+SSH = "ssh"
+_WORDS = {OPEN: "allow", CLOSED: "deny", "REJECT": "reject"}
+
+
+class FirewallError(Exception):
+    """The firewall cannot be as described. The text is fit for a user."""
+
+
+class Want(t.NamedTuple):
+    """The firewall as it is to be. With ``present`` False, nothing of ours is to be there."""
+
+    present: bool
+    accesses: t.Sequence[t.Mapping[str, t.Any]] = ()
+    ssh_ports: t.Sequence[int] = ()  # none: the one by which Ansible came
+    ssh_from: t.Sequence[str] = (ANY,)
+    closed: bool = False  # what no rule speaks of; else it stays as it is
+
+
+class State(t.NamedTuple):
+    """A host's ufw. ``before`` is what an earlier run found and changed: enabled, incoming, routed."""
+
+    rules: t.Mapping[int, t.Sequence[Rule]]  # by family
+    installed: bool = True
+    enabled: bool = False
+    loaded: bool = True  # False: it is enabled, but somebody has emptied the kernel's tables
+    incoming: str = CLOSED
+    routed: str = CLOSED
+    ipv6: bool = True
+    forward: t.Mapping[str, str] = {}  # what the kernel does with forwarded packets now, by iptables and ip6tables
+    before: t.Mapping[str, t.Any] = {}
+
+
+class Plan(t.NamedTuple):
+    """The difference between Want and State. Empty when there is none."""
+
+    install: bool = False
+    steps: tuple[Step, ...] = ()
+    policies: tuple[tuple[str, str], ...] = ()  # ("incoming", "deny"), ("routed", "allow")
+    enable: bool | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def changes(self) -> bool:
+        """True when the host is not as described."""
+        return self._replace(warnings=()) != Plan()
+
+
+def make_plan(want: Want, have: State, connection: Packet | None) -> Plan:
+    """Return what turns ``have`` into ``want``. Raises FirewallError where ``connection`` would not be let in then."""
+    plan = _presence(want, have, connection) if want.present else _absence(have)
+    if plan.enable is True or (have.enabled and plan.enable is None):
+        _check_connection(want, have, plan, connection)
+    return plan
+
+
+def _presence(want: Want, have: State, connection: Packet | None) -> Plan:
+    ports = want.ssh_ports or ([connection.port] if connection else [])
+    if not ports:
+        raise FirewallError(
+            "Ansible did not come by SSH, so it is not known by which port you get into this host: set"
+            " firewall_ssh_ports"
+        )
+    ssh = [{"name": SSH, "port": str(port), "proto": "tcp", "from": want.ssh_from} for port in ports]
+    families = (4, 6) if have.ipv6 else (4,)
+    wanted = {family: wanted_rules([*ssh, *want.accesses], family) for family in families}
+    steps: list[Step] = []
+    for family, rules in wanted.items():
+        try:
+            steps += arrange(have.rules[family], rules)
+        except ValueError as error:
+            raise FirewallError(f"{error}. Delete that rule, or make the two agree") from None
+    plan = Plan(
+        install=not have.installed,
+        steps=tuple(steps),
+        policies=_policies(want, have),
+        enable=None if have.enabled and have.loaded else True,
+    )
+    then = outcome(have, plan)
+    open_ones = [line for family in families for line in _too_open(then[family], wanted[family])]
+    return plan._replace(warnings=(*_revived(have), *open_ones))
+
+
+def _policies(want: Want, have: State) -> tuple[tuple[str, str], ...]:
+    """What no rule speaks of stays as it is. Where ufw was off, that is open, whatever ufw had in mind."""
+    incoming, routed = have.incoming, have.routed
+    if not have.enabled:
+        incoming, routed = OPEN, have.forward.get("iptables", OPEN)
+    if want.closed and incoming == OPEN:
+        incoming = have.incoming if have.incoming != OPEN else CLOSED
+    return _changed(have, incoming, routed)
+
+
+def _changed(have: State, incoming: str, routed: str) -> tuple[tuple[str, str], ...]:
+    policies = [("incoming", have.incoming, incoming), ("routed", have.routed, routed)]
+    return tuple((name, _WORDS[after]) for name, before, after in policies if before != after)
+
+
+def _absence(have: State) -> Plan:
+    """Take away what is ours. ufw is switched off where it was off, unless somebody else has put rules into it."""
+    if not have.installed:
+        return Plan()
+    steps = tuple(Step("delete", rule) for family in (4, 6) for rule in have.rules[family] if rule.is_ours)
+    others = sum(not rule.is_ours for rules in have.rules.values() for rule in rules)
+    before = have.before
+    if not before.get("enabled", True) and others > before.get("others", 0):
+        return Plan(steps=steps, warnings=("ufw stays on, as it is: it has rules that are not this collection's",))
+    policies = _changed(have, before.get("incoming", have.incoming), before.get("routed", have.routed))
+    return Plan(steps=steps, policies=policies, enable=False if not before.get("enabled", True) else None)
+
+
+# -- what must not be, and what ought not ---------------------------------------------------------
+
+
+def outcome(have: State, plan: Plan) -> dict[int, list[Rule]]:
+    """Return ufw's rules after ``plan``."""
+    rules = {family: list(found) for family, found in have.rules.items()}
+    for verb, rule, position in plan.steps:
+        found = rules[rule.family]
+        if verb == "insert":
+            found.insert(position - 1 if position else len(found), rule)
+        else:
+            index = next(index for index, other in enumerate(found) if other.slot == rule.slot)
+            found[index : index + 1] = [rule] if verb == "change" else []
+    return rules
+
+
+def _check_connection(want: Want, have: State, plan: Plan, connection: Packet | None) -> None:
+    """Refuse what would cut the way by which Ansible came."""
+    if connection is None:
+        return
+    way = f"Ansible came from {connection.source} by port {connection.port}"
+    if connection.family == 6 and not have.ipv6:
+        raise FirewallError(f"{way}, and ufw closes all of IPv6 on this host: set IPV6=yes in /etc/default/ufw")
+    rule = decide(connection, outcome(have, plan)[connection.family])
+    policy = dict(plan.policies).get("incoming", _WORDS[have.incoming])
+    if rule.opens if rule else policy == _WORDS[OPEN]:
+        return
+    if not want.present:
+        raise FirewallError(f"{way}, which only this collection's rule lets in: ufw allow {connection.port}/tcp")
+    if want.ssh_ports and connection.port not in want.ssh_ports:
+        raise FirewallError(f"{way}, which would be closed: firewall_ssh_ports does not have it")
+    if rule and not rule.is_ours:
+        raise FirewallError(f"{way}, which would be closed by ufw's own rule '{rule}'")
+    raise FirewallError(f"{way}, which would be closed: firewall_ssh_networks does not have that address")
+
+
+def _revived(have: State) -> t.Iterator[str]:
+    others = [rule for rules in have.rules.values() for rule in rules if not rule.is_ours]
+    if others and not have.enabled:
+        yield f"ufw was off: {len(others)} rules in it that are not this collection's take effect with it"
+
+
+def _too_open(rules: t.Sequence[Rule], wanted: t.Sequence[Rule]) -> t.Iterator[str]:
+    """Say which rules of others stand in front of ours and open what these close."""
+    slots = {rule.slot for rule in wanted}
+    closing = [(index, rule) for index, rule in enumerate(rules) if rule.is_ours and not rule.opens]
+    for index, closed in closing:
+        for rule in rules[:index]:
+            foreign = rule.opens and not rule.is_ours and rule.slot not in slots and rule.direction.startswith("in")
+            if foreign and rule.proto in (closed.proto, ANY) and have_in_common(rule.ports, closed.ports):
+                yield f"'{rule}' in ufw is not this collection's, and opens what the inventory does not"
+
+
+# -- in words -------------------------------------------------------------------------------------
+
+
+def summary(plan: Plan) -> list[str]:
+    """Return the plan, one line a change."""
+    lines = ["install ufw"] if plan.install else []
+    lines += [f"{verb} {rule}" for verb, rule, _ in plan.steps]
+    lines += [f"{name} packets: {word}" for name, word in plan.policies]
+    return lines + ([] if plan.enable is None else ["enable ufw" if plan.enable else "disable ufw"])
+
+
+def text(have: State, rules: t.Mapping[int, t.Sequence[Rule]], plan: Plan | None = None) -> str:
+    """Return the firewall for Ansible's diff, as it is or, with ``plan``, will be."""
+    enable = plan.enable if plan and plan.enable is not None else have.enabled
+    policies = {"incoming": _WORDS[have.incoming], "routed": _WORDS[have.routed], **dict(plan.policies if plan else ())}
+    head = [f"ufw {'on' if enable else 'off'}", *(f"{name} packets: {word}" for name, word in policies.items())]
+    named = [f"{rule}{f'  # {rule.comment}' if rule.comment else ''}" for family in (4, 6) for rule in rules[family]]
+    return "\n".join([*head, *named]) + "\n"

@@ -1,0 +1,93 @@
+"""The lookup, as a role uses it: whose authority it takes, when it makes one, and what it hands to a service."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+INVENTORY = """
+all:
+  vars: {gpufleet_tls: true, ansible_connection: local, ansible_python_interpreter: "{{ ansible_playbook_python }}"}
+gpu_workers:
+  hosts: {gpu1: {ansible_host: 192.0.2.1}}
+monitoring_master:
+  hosts: {master1: {ansible_host: 192.0.2.10}}
+"""
+QUERY = """\
+{{ query('gpufleet.monitoring.fleet_certificate', inventory_hostname, into='/etc/x', group='x', web_config=true) }}\
+"""
+
+
+@pytest.fixture
+def play(tmp_path):
+    """Run a play in which each host writes what it is given: play(*options) -> run, host -> files by name."""
+    (tmp_path / "hosts.yml").write_text(INVENTORY)
+    written = tmp_path / "written"
+    written.mkdir()
+    copy = {"content": QUERY, "dest": f"{written}/{{{{ inventory_hostname }}}}", "mode": "0600"}
+    task = {"name": "Write", "ansible.builtin.copy": copy, "check_mode": False, "tags": "some"}
+    (tmp_path / "play.yml").write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": [task]}]))
+
+    def run(*options):
+        done = subprocess.run(
+            [Path(sys.executable).parent / "ansible-playbook", "-i", "hosts.yml", *options, "play.yml"],
+            cwd=tmp_path,
+            env={**os.environ, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
+            capture_output=True,
+            text=True,
+        )
+        found = {path.name: json.loads(path.read_text()) for path in written.iterdir()}
+        return done, {host: {Path(file["path"]).name: file for file in files} for host, files in found.items()}
+
+    return run
+
+
+def test_a_run_for_all_hosts_makes_an_authority_beside_the_inventory(play, tmp_path):
+    done, found = play()
+    assert done.returncode == 0, done.stdout + done.stderr
+    authority = tmp_path / ".gpufleet/tls"
+    assert f"keep a copy of {authority}" in " ".join(done.stderr.split())
+    for host, clients in (("gpu1", ["master1", "gpu1"]), ("master1", ["master1"])):
+        key, ca, web = found[host]["host.pem"], found[host]["ca.pem"], found[host]["web.yml"]
+        assert key["secret_content"] == (authority / f"hosts/{host}.pem").read_text()
+        assert (key["mode"], key["group"]) == ("0640", "x")
+        assert ca["content"] == (authority / "ca.crt").read_text()
+        settings = json.loads(web["content"])["tls_server_config"]
+        assert settings["client_auth_type"] == "RequireAndVerifyClientCert"
+        assert settings["client_allowed_sans"] == clients
+        assert {file["on_change"] for file in (key, ca, web)} == {"none"}  # who reads them, reads them again
+    again, same = play("--limit", "gpu1")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert same == found
+
+
+def test_the_variables_may_be_templates(play, tmp_path):
+    more = {"room": "fra1", "gpufleet_tls_directory": "{{ inventory_dir }}/{{ room }}", "days": 400}
+    done, first = play("--extra-vars", json.dumps(more))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "fra1/hosts/gpu1.pem").exists()
+    done, second = play("--extra-vars", json.dumps({**more, "gpufleet_tls_renew_days": "{{ days }}"}))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert second["gpu1"]["host.pem"] != first["gpu1"]["host.pem"]
+
+
+@pytest.mark.parametrize("options", [("--limit", "gpu1"), ("--tags", "some")])
+def test_a_run_for_a_part_makes_none(play, tmp_path, options):
+    done, found = play(*options)
+    assert done.returncode != 0
+    assert "only a run for all hosts makes one" in " ".join((done.stdout + done.stderr).split())
+    assert not found
+    assert not (tmp_path / ".gpufleet/tls/ca.crt").exists()
+
+
+def test_check_mode_leaves_nothing_on_the_controller(play, tmp_path):
+    done, found = play("--check")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(found) == {"gpu1", "master1"}
+    assert not (tmp_path / ".gpufleet").exists()
