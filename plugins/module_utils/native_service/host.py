@@ -394,7 +394,8 @@ class ServiceHost:
             "held": sorted((have.held | set(plan.packages.hold)) & names),
             "health": self.health and self.health._asdict(),
         }
-        _write_file(self._manifest_file, json.dumps(manifest, indent=1).encode(), 0o600)
+        # Nothing in it is secret, and who is not root may ask how the service is: monitoring-status reads it.
+        _write_file(self._manifest_file, json.dumps(manifest, indent=1).encode(), 0o644)
         self._journal_file.unlink()
 
     def remove(self, plan: Plan, have: Host) -> None:
