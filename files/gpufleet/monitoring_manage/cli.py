@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 import typing as t
-from pathlib import Path
 
 from .. import __version__
 from . import installed, look, orders, report
 from .ask import Unasked
 from .check import FAILED, UNKNOWN, Check
+from .installed import Places
 
 WELL, NOT_WELL, WRONG_USE, NOT_HERE = 0, 1, 2, 3
 """Exit status: all is well; something is not, or is not known; what was asked makes no sense; it is done elsewhere."""
@@ -39,11 +39,11 @@ the controller whenever they have changed. To bring them here, run there:
 }
 
 
-def main(words: t.Sequence[str] | None = None, root: Path = installed.ROOT, config: Path = installed.SETTINGS) -> int:
+def main(words: t.Sequence[str] | None = None, places: Places = Places()) -> int:  # noqa: B008 (it is immutable)
     """Entry point. Returns the exit status."""
     arguments = _arguments(list(sys.argv[1:] if words is None else words))
     try:
-        return _run(arguments, root, config)
+        return _run(arguments, places)
     except orders.Refused as refused:
         print(f"monitoring-manage: {refused}", file=sys.stderr)
         return WRONG_USE
@@ -57,16 +57,16 @@ def main(words: t.Sequence[str] | None = None, root: Path = installed.ROOT, conf
         return 130
 
 
-def _run(arguments: argparse.Namespace, root: Path, config: Path) -> int:
+def _run(arguments: argparse.Namespace, places: Places) -> int:
     verb = arguments.command
     if verb == "status":
-        return _status(arguments, root, config)
-    services = installed.services(root)
+        return _status(arguments, places)
+    services = installed.services(places)
     if verb in ELSEWHERE:
-        return _elsewhere(verb, services, installed.settings(config))
+        return _elsewhere(verb, services, installed.settings(places))
     chosen = orders.chosen(services, arguments.services)
     if not chosen:
-        raise orders.Refused(f"nothing is installed in {root}: run the playbook on the controller")
+        raise orders.Refused(f"nothing is installed in {places.root}: run the playbook on the controller")
     if verb == "logs":
         orders.follow(chosen, arguments.lines, arguments.follow)
     checks = orders.carry_out(verb, chosen, bool(arguments.services))
@@ -74,9 +74,9 @@ def _run(arguments: argparse.Namespace, root: Path, config: Path) -> int:
     return NOT_WELL if any(check.state in (FAILED, UNKNOWN) for check in checks) else WELL
 
 
-def _status(arguments: argparse.Namespace, root: Path, config: Path) -> int:
+def _status(arguments: argparse.Namespace, places: Places) -> int:
     try:
-        checks = look.at_everything(installed.services(root), installed.settings(config), arguments.timeout)
+        checks = look.at_everything(installed.services(places), installed.settings(places), arguments.timeout)
     except Unasked as error:
         checks = [Check("service", "", UNKNOWN, str(error))]
     if arguments.json:

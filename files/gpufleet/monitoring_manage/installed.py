@@ -10,8 +10,13 @@ from pathlib import Path
 
 from .ask import Unasked
 
-ROOT = Path("/opt/gpufleet")
-SETTINGS = Path("/etc/monitoring-manage.json")
+
+class Places(t.NamedTuple):
+    """Where to look."""
+
+    root: Path = Path("/opt/gpufleet")
+    settings: Path = Path("/etc/monitoring-manage.json")
+    run: Path = Path("/run")
 
 
 class Health(t.NamedTuple):
@@ -29,6 +34,13 @@ class Health(t.NamedTuple):
         return f"{parts.scheme}://{parts.netloc}"
 
 
+class Refusal(t.NamedTuple):
+    """A change that the last run wanted, and that the host did not take."""
+
+    time: float
+    reason: str
+
+
 class Service(t.NamedTuple):
     """A service that the collection installed."""
 
@@ -42,6 +54,7 @@ class Service(t.NamedTuple):
     """A change is under way, or was cut."""
     changed: float = 0
     """When it was changed last, in seconds since the epoch."""
+    refusal: Refusal | None = None
     problem: str = ""
     """Why nothing more is known of it."""
 
@@ -65,27 +78,30 @@ class Settings(t.NamedTuple):
     update_command: str = "ansible-playbook -i YOUR_INVENTORY gpufleet.monitoring.site"
 
 
-def services(root: Path = ROOT) -> list[Service]:
-    """Return the services of this host. Raises Unasked."""
+def services(places: Places) -> list[Service]:
+    """Return the services of this host, and those that were to come and were refused. Raises Unasked."""
+    refusals = {path.name[len("gpufleet-") : -len(".refused")]: path for path in places.run.glob("gpufleet-*.refused")}
     try:
-        found = [path for path in sorted(root.iterdir()) if _is_service(path)]
+        found = {path.name: _service(path) for path in places.root.iterdir() if _is_service(path)}
     except FileNotFoundError:
-        return []
+        found = {}
     except OSError as error:
-        raise Unasked(f"{root} cannot be read: {error.strerror}") from error
-    return [_service(path) for path in found]
+        raise Unasked(f"{places.root} cannot be read: {error.strerror}") from error
+    for name, path in refusals.items():
+        found[name] = found.get(name, Service(name, None))._replace(refusal=_refusal(path))
+    return [service for _, service in sorted(found.items())]
 
 
-def settings(path: Path = SETTINGS) -> Settings:
+def settings(places: Places) -> Settings:
     """Return what the role says; where it does not, the defaults. Raises Unasked."""
     try:
-        said = json.loads(path.read_text())
+        said = json.loads(places.settings.read_text())
         known = {name: said[name] for name in Settings._fields if name in said}
         return Settings(**{**known, "tls_addresses": tuple(known.get("tls_addresses", ()))})
     except FileNotFoundError:
         return Settings()
     except (OSError, ValueError, TypeError) as error:
-        raise Unasked(f"{path} cannot be read: {error}") from error
+        raise Unasked(f"{places.settings} cannot be read: {error}") from error
 
 
 def _is_service(directory: Path) -> bool:
@@ -115,3 +131,14 @@ def _service(directory: Path) -> Service:
         return known._replace(problem="what is known of it can be read by root alone: ask again with sudo")
     except (OSError, ValueError, TypeError, KeyError) as error:
         return known._replace(problem=f"{path} is damaged: {error}")
+
+
+def _refusal(path: Path) -> Refusal | None:
+    try:
+        when = path.stat().st_mtime
+    except OSError:  # settled in this moment
+        return None
+    try:
+        return Refusal(when, str(json.loads(path.read_text())["reason"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return Refusal(when, "root is told why")

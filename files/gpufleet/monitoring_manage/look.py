@@ -40,14 +40,14 @@ def at_everything(services: t.Sequence[Service], settings: Settings, within: flo
         *_services(services, answers),
         *(_prometheus(answers, settings, now) if prometheus else [_no_prometheus()]),
         *_certificates(answers, settings, now),
-        *configuration.judge_all(services, _configuration(services, answers), now),
+        *configuration.judge_all(services, _configuration(services, answers, now), now),
     ]
 
 
 def at_services(services: t.Sequence[Service], within: float) -> list[Check]:
     """Return what there is to say of some services of this host alone."""
     answers = ask.together(_of_services(services, within), within)
-    return [*_services(services, answers), *_configuration(services, answers)]
+    return [*_services(services, answers), *_configuration(services, answers, time.time())]
 
 
 # -- what is asked ------------------------------------------------------------------------------
@@ -129,13 +129,14 @@ def _services(services: t.Sequence[Service], answers: Answers) -> list[Check]:
     return checks
 
 
-def _configuration(services: t.Sequence[Service], answers: Answers) -> list[Check]:
+def _configuration(services: t.Sequence[Service], answers: Answers, now: float) -> list[Check]:
     found = (
         configuration.judge(
             service,
             _unit(answers, f"{service.name}.service"),
             answers.get(("changed", service.name)),
             answers.get(("metrics", service.name)) if ("metrics", service.name) in answers else None,
+            now,
         )
         for service in services
     )

@@ -9,6 +9,7 @@ import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from gpufleet.monitoring_manage import cli
+from gpufleet.monitoring_manage.installed import Places
 
 # Prints what the file beside it says of each unit that is asked for.
 SYSTEMCTL = """\
@@ -99,7 +100,8 @@ class Host:
     """A master of which all is well, until a test changes that."""
 
     def __init__(self, directory, web):
-        self.root, self.config = directory / "opt", directory / "config.json"
+        self.root, self.config, self.runtime = directory / "opt", directory / "config.json", directory / "run"
+        self.runtime.mkdir()
         self.units = directory / "bin"
         self.units.mkdir()
         (self.units / "systemctl").write_text(SYSTEMCTL)
@@ -153,4 +155,4 @@ class Host:
         (self.units / name).write_text("\n".join(lines) + "\n")
 
     def run(self, *words):
-        return cli.main(words, self.root, self.config)
+        return cli.main(words, Places(self.root, self.config, self.runtime))

@@ -17,7 +17,7 @@ from gpufleet.monitoring_manage import host as this_host
 from gpufleet.monitoring_manage import installed, look, systemd, text
 from gpufleet.monitoring_manage.ask import Unanswered, Unasked
 from gpufleet.monitoring_manage.checks import certificates, services, storage
-from gpufleet.monitoring_manage.installed import Settings
+from gpufleet.monitoring_manage.installed import Places, Settings
 from gpufleet.monitoring_manage.systemd import Unit
 
 GIB, DAY = 1 << 30, 86400
@@ -254,7 +254,7 @@ def test_spans(seconds, words):
 def test_a_first_installation_that_was_cut_is_seen(tmp_path):
     (tmp_path / "grafana").mkdir()
     (tmp_path / "grafana/journal.json").write_text("{}")
-    (found,) = installed.services(tmp_path)
+    (found,) = installed.services(Places(tmp_path))
     assert (found.name, found.unfinished, found.health) == ("grafana", True, None)
 
 
@@ -262,5 +262,5 @@ def test_a_manifest_may_say_more_than_this_program_knows_of_files_and_less_of_he
     (tmp_path / "x").mkdir()
     manifest = {"files": {"/etc/x": "none"}, "health": None, "held": ["x"]}
     (tmp_path / "x/manifest.json").write_text(json.dumps(manifest))
-    (found,) = installed.services(tmp_path)
+    (found,) = installed.services(Places(tmp_path))
     assert (found.unit, found.problem, found.files) == ("x.service", "", {"/etc/x": "none"})

@@ -293,6 +293,21 @@ def test_a_change_that_was_cut_is_a_warning(host, status):
     assert (code, checks["configuration grafana"]["state"]) == (1, "warning")
 
 
+@pytest.mark.parametrize(("note", "words"), [('{"reason": "promtool says no"}', "promtool"), ("", "root is told why")])
+def test_a_change_of_the_inventory_that_was_refused_is_a_warning(host, status, note, words):
+    (host.runtime / "gpufleet-prometheus.refused").write_text(note)
+    code, checks = status()
+    assert (code, checks["configuration prometheus"]["state"]) == (1, "warning")
+    assert "older than the inventory's" in checks["configuration prometheus"]["detail"]
+    assert words in checks["configuration prometheus"]["detail"]
+
+
+def test_a_service_that_was_to_come_and_was_refused_is_missed(host, status):
+    (host.runtime / "gpufleet-loki.refused").write_text('{"reason": "404"}')
+    code, checks = status()
+    assert (code, checks["service loki"]["state"], checks["configuration loki"]["state"]) == (1, "failed", "warning")
+
+
 def test_a_unit_that_systemd_has_not_read_is_a_warning(host, status):
     host.unit("grafana.service", NeedDaemonReload="yes")
     assert "daemon-reload" in status()[1]["configuration grafana"]["detail"]

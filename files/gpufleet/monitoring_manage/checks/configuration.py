@@ -1,6 +1,7 @@
 """Configuration: does what runs have what is on the disk, and is that all there?
 
-Whether the disk has what the inventory says, the master cannot know: the inventory is on the controller.
+Whether the disk has what the inventory says, the master knows only of a change that was brought and refused: the
+inventory is on the controller.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ Changed = t.Mapping[str, t.Optional[float]]
 """When files were changed, in seconds since the epoch; None of those that are gone."""
 
 
-def judge(service: Service, unit: Unit | Unanswered, changed: Changed | Unanswered, metrics: t.Any) -> Check | None:
+def judge(
+    service: Service, unit: Unit | Unanswered, changed: Changed | Unanswered, metrics: t.Any, now: float
+) -> Check | None:
     """Return what is wrong with a service's configuration; None where nothing is.
 
     ``metrics`` are the service's own, Unanswered, or None where it is not known to have any.
@@ -28,6 +31,11 @@ def judge(service: Service, unit: Unit | Unanswered, changed: Changed | Unanswer
     verdicts = []
     if service.unfinished:
         verdicts.append((WARNING, "a change is under way, or was cut: the next run of the playbook finishes it"))
+    if service.refusal:
+        when, reason = service.refusal
+        verdicts.append(
+            (WARNING, f"older than the inventory's, whose change was refused {span(now - when)} ago: {reason}")
+        )
     if isinstance(changed, Unanswered):
         verdicts.append((UNKNOWN, str(changed)))
     # Why these do not answer is said of the service itself.
