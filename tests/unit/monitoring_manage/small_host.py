@@ -11,9 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from gpufleet.monitoring_manage import cli
 from gpufleet.monitoring_manage.installed import Places
 
-# Prints what the file beside it says of each unit that is asked for.
+# Prints what the file beside it says of each unit that is asked for, as systemd does for this zone and language.
 SYSTEMCTL = """\
 #!/bin/sh
+[ "$TZ $LC_ALL" = "UTC C" ] || exit 1
 for unit; do
     case $unit in
     *.service|*.timer) cat "$(dirname "$0")/$unit" 2>/dev/null || printf 'LoadState=not-found\\nActiveState=inactive\\n'
