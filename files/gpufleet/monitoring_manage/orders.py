@@ -53,8 +53,9 @@ def carry_out(verb: str, services: t.Sequence[Service], named: bool) -> list[Che
         _say(f"left as they are: {', '.join(left)}")
     if not wanted:
         return []
+    before = look.at_services(wanted, ASKED_WITHIN) if verb == "reload" else []
     ordered = subprocess.run(["systemctl", verb, "--", *(service.unit for service in wanted)], check=False)
-    checks = _stopped(wanted) if verb == "stop" else _well(verb, wanted)
+    checks = _stopped(wanted) if verb == "stop" else _reloaded(wanted, before) if verb == "reload" else _well(wanted)
     if ordered.returncode != 0:
         checks.append(Check("systemctl", verb, FAILED, f"exited with {ordered.returncode}"))
     return checks
@@ -68,18 +69,35 @@ def follow(services: t.Sequence[Service], lines: int, onward: bool) -> t.NoRetur
     os.execvp("journalctl", ["journalctl", f"--lines={lines}", *more, *units])  # noqa: S606 (no shell)
 
 
-def _well(verb: str, services: t.Sequence[Service]) -> list[Check]:
-    """Wait as long as the roles do."""
-    patience = max((service.health.timeout for service in services if service.health), default=0)
-    deadline = time.monotonic() + (RELOADED_WITHIN if verb == "reload" else max(patience, ASKED_WITHIN))
+def _well(services: t.Sequence[Service]) -> list[Check]:
+    """Wait until services are well, as long as their roles do."""
+    patience = max((service.health.timeout for service in services if service.health), default=ASKED_WITHIN)
+    return _wait(services, patience, lambda checks: not any(check.state in (FAILED, UNKNOWN) for check in checks))
+
+
+def _reloaded(services: t.Sequence[Service], before: t.Sequence[Check]) -> list[Check]:
+    """Wait until services have read their configuration, or one refuses it that did not before."""
+
+    def refused(checks: t.Sequence[Check]) -> set[str]:
+        return {check.name for check in checks if check.kind == "configuration" and check.state == FAILED}
+
+    def is_done(checks: t.Sequence[Check]) -> bool:
+        return all(check.state == OK for check in checks) or bool(refused(checks) - refused(before))
+
+    return _wait(services, RELOADED_WITHIN, is_done)
+
+
+def _wait(
+    services: t.Sequence[Service], patience: float, is_done: t.Callable[[t.Sequence[Check]], bool]
+) -> list[Check]:
+    deadline, told = time.monotonic() + patience, False
     while True:
         checks = look.at_services(services, ASKED_WITHIN)
-        # What has just been reloaded runs with an older configuration for a moment, which is but a warning.
-        waited_for = [
-            check for check in checks if check.state in (FAILED, UNKNOWN) or (verb == "reload" and check.state != OK)
-        ]
-        if not waited_for or time.monotonic() > deadline:
+        if is_done(checks) or time.monotonic() > deadline:
             return checks
+        if not told:
+            _say(f"waiting for {', '.join(service.name for service in services)}, for up to {patience:g} s")
+            told = True
         time.sleep(0.5)
 
 
