@@ -70,7 +70,7 @@ def _run(arguments: argparse.Namespace, places: Places) -> int:
     if verb == "logs":
         orders.follow(chosen, arguments.lines, arguments.follow)
     checks = orders.carry_out(verb, chosen, bool(arguments.services))
-    print(report.for_people(checks, report.coloured(sys.stdout)), end="")
+    print(report.rows(checks, report.coloured(sys.stdout)), end="")
     return NOT_WELL if any(check.state in (FAILED, UNKNOWN) for check in checks) else WELL
 
 

@@ -23,18 +23,23 @@ def coloured(stream: t.TextIO) -> bool:
 
 
 def for_people(checks: t.Sequence[Check], colours: bool) -> str:
+    """Return what it comes to, and then the worst first."""
+    return f"{_headline(checks)}\n\n{rows(checks, colours)}"
+
+
+def rows(checks: t.Sequence[Check], colours: bool) -> str:
     """Return the worst first, in columns."""
     ordered = worst_first(checks)
     subjects = [f"{check.kind} {check.name}".rstrip() for check in ordered]
     states, width = max(map(len, STATES)), max(map(len, subjects), default=0)
-    lines = [f"{_headline(checks)}\n"]
+    lines = []
     for check, subject in zip(ordered, subjects):
         state = f"{check.state:{states}}"
         if colours:
             state = f"\033[{_COLOURS[check.state]}m{state}{_RESET}"
         lines.append(f"{state}  {plain(subject):{width}}  {plain(check.detail)}")
         lines += [f"{'':{states}}  {'':{width}}    {plain(line)}" for line in check.lines]
-    return "\n".join(lines) + "\n"
+    return "".join(f"{line}\n" for line in lines)
 
 
 def for_programs(checks: t.Sequence[Check], version: str) -> str:

@@ -19,9 +19,11 @@ _PROPERTIES = {
     "NRestarts": "restarts",
     "StateChangeTimestampMonotonic": "changed",
     "ActiveEnterTimestamp": "started",
+    "ActiveEnterTimestampMonotonic": "entered",
     "CanReload": "can_reload",
     "NeedDaemonReload": "needs_daemon_reload",
 }
+_UP = ("active", "reloading")
 
 
 class Unit(t.NamedTuple):
@@ -34,7 +36,7 @@ class Unit(t.NamedTuple):
     file: str = "enabled"
     restarts: int = 0
     since: float = 0
-    """Seconds in its state."""
+    """Seconds in its state; a reload is none of its own."""
     started: float | None = None
     """When it became active, in whole seconds since the epoch."""
     can_reload: bool = False
@@ -43,7 +45,7 @@ class Unit(t.NamedTuple):
     @property
     def runs(self) -> bool:
         """Whether it is up."""
-        return self.active in ("active", "reloading")
+        return self.active in _UP
 
     @property
     def off(self) -> bool:
@@ -77,14 +79,16 @@ def parse(output: str, now: float) -> list[Unit]:
 def _unit(block: str, now: float) -> Unit:
     lines = (line.partition("=")[::2] for line in block.splitlines())
     said = {_PROPERTIES[name]: value for name, value in lines if name in _PROPERTIES}
+    active = said.get("active", "")
+    changed = said.get("entered" if active in _UP else "changed")
     return Unit(
         load=said.get("load", ""),
-        active=said.get("active", ""),
+        active=active,
         sub=said.get("sub", ""),
         result=said.get("result", ""),
         file=said.get("file", ""),
         restarts=int(said.get("restarts") or 0),
-        since=max(0, now - int(said.get("changed") or 0) / 1e6),
+        since=max(0, now - int(changed or 0) / 1e6),
         started=_moment(said.get("started", "")),
         can_reload=said.get("can_reload") == "yes",
         needs_daemon_reload=said.get("needs_daemon_reload") == "yes",

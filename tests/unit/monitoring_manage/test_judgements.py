@@ -167,7 +167,8 @@ LoadState=loaded
 ActiveState=active
 SubState=running
 UnitFileState=enabled
-StateChangeTimestampMonotonic=1000000
+StateChangeTimestampMonotonic=50000000
+ActiveEnterTimestampMonotonic=1000000
 ActiveEnterTimestamp=Tue 2026-11-24 12:57:31 UTC
 CanReload=yes
 NeedDaemonReload=no
@@ -176,7 +177,8 @@ LoadState=not-found
 ActiveState=inactive
 SubState=dead
 NRestarts=0
-StateChangeTimestampMonotonic=0
+StateChangeTimestampMonotonic=51000000
+ActiveEnterTimestampMonotonic=2000000
 ActiveEnterTimestamp=
 """
 
@@ -184,7 +186,7 @@ ActiveEnterTimestamp=
 def test_units_are_read_in_the_order_in_which_they_were_asked_for():
     first, second = systemd.parse(SHOWN, now=61.0)
     assert first == Unit(restarts=2, since=60, started=1795525051, can_reload=True)
-    assert (second.load, second.started, second.runs) == ("not-found", None, False)
+    assert (second.load, second.started, second.runs, second.since) == ("not-found", None, False, 10)
 
 
 @pytest.mark.parametrize(
