@@ -77,7 +77,7 @@ FAULTS = {
         "targets node_exporter",
         "0 of 1 up",
     ),
-    "target missing": (targets_say(), "targets node_exporter", "1 of the inventory are not scraped"),
+    "target missing": (targets_say(), "targets node_exporter", "1 of the inventory not scraped"),
     "no samples": (
         lambda host: host.answer("max by (job) (time() - timestamp(up))", []),
         "targets node_exporter",
@@ -93,12 +93,12 @@ FAULTS = {
     "rule fails": (
         rules_say(rule("gpu:x", health="err", error="many-to-many"), rule("Watchdog", alert("Watchdog", "info"))),
         "rules",
-        "1 fail",
+        "1 of 2 rules fail",
     ),
     "rules late": (
         rules_say(rule("Watchdog", alert("Watchdog", "info")), evaluated="2026-01-01T00:00:00Z"),
         "rules",
-        "1 groups are late",
+        "1 of 1 groups late",
     ),
     "watchdog silent": (rules_say(rule("Watchdog")), "rules", "Watchdog, which always fires, does not"),
     "critical alert": (rules_say(rule("GPULost", alert("GPULost", "critical"))), "alerts critical", "1 firing"),

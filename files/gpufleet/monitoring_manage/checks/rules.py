@@ -29,15 +29,15 @@ def judge_rules(groups: Groups, now: float) -> Check:
                 late.append(f"{group['name']} was evaluated {span(now - evaluated)} ago")
     waiting = len(groups) - len(ages)
     silent = [rule["name"] for rule in rules if rule["name"] in SWITCHES and _evaluated(rule) and not _firing(rule)]
-    states, words = [OK], [f"{len(rules)} rules"]
-    for state, number, said in (
-        (FAILED, len(broken), "fail"),
-        (FAILED, len(late), "groups are late"),
-        (UNKNOWN, waiting, "groups not evaluated yet"),
-    ):
-        if number:
-            states.append(state)
-            words.append(f"{number} {said}")
+    states, words = [OK], [f"{len(broken)} of {len(rules)} rules fail" if broken else f"{len(rules)} rules"]
+    if broken:
+        states.append(FAILED)
+    if late:
+        states.append(FAILED)
+        words.append(f"{len(late)} of {len(groups)} groups late")
+    if waiting:
+        states.append(UNKNOWN)
+        words.append(f"{waiting} of {len(groups)} groups not evaluated yet")
     if silent:
         states.append(FAILED)
         words.append(f"{silent[0]}, which always fires, does not")

@@ -41,12 +41,12 @@ def _job(job: str, targets: Targets, ages: t.Mapping[str, float], on_disk: t.Abs
     missing = sorted((on_disk or set()) - {_address(target) for target in targets})
     if missing:
         states.append(FAILED)
-        words.append(f"{len(missing)} of the inventory are not scraped")
+        words.append(f"{len(missing)} of the inventory not scraped")
         lines += [f"{address} is in the file of targets, and is not scraped" for address in missing]
     gone = sorted(_name(target) for target in targets if on_disk is not None and _address(target) not in on_disk)
     if gone:
         states.append(WARNING)
-        words.append(f"{len(gone)} are not in the inventory any more")
+        words.append(f"{len(gone)} not in the inventory any more")
         lines += [f"{name} is scraped, and not in the file of targets" for name in gone]
     facts = {
         "up": len(up),
