@@ -20,6 +20,24 @@ class Check(t.NamedTuple):
     facts: t.Mapping[str, t.Any] = {}
 
 
+Verdict = tuple[str, str]
+"""State, and why."""
+NOTHING: Verdict = (OK, "")
+"""Is to be said."""
+
+
+def together(
+    kind: str,
+    name: str,
+    verdicts: t.Sequence[Verdict],
+    lines: t.Sequence[str] = (),
+    facts: t.Mapping[str, t.Any] | None = None,
+) -> Check:
+    """Return what some verdicts on one thing come to."""
+    detail = ", ".join(why for _, why in verdicts if why)
+    return Check(kind, name, worst(state for state, _ in verdicts), detail, tuple(lines), facts or {})
+
+
 def worst(states: t.Iterable[str]) -> str:
     """Return the worst of some states; of none, that all is well."""
     return max(states, key=STATES.index, default=OK)

@@ -52,7 +52,7 @@ def for_programs(checks: t.Sequence[Check], version: str) -> str:
         "healthy": healthy(checks),
         "state": worst(check.state for check in checks),
         "checks": [
-            {"kind": check.kind, "name": check.name, "state": check.state, "detail": check.detail, **check.facts}
+            {"kind": check.kind, "name": check.name, "state": check.state, "detail": plain(check.detail), **check.facts}
             for check in worst_first(checks)
         ],
     }

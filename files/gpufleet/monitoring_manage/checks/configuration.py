@@ -9,7 +9,7 @@ from __future__ import annotations
 import typing as t
 
 from ..ask import Unanswered
-from ..check import FAILED, OK, UNKNOWN, WARNING, Check, worst
+from ..check import FAILED, OK, UNKNOWN, WARNING, Check, Verdict, together
 from ..installed import Service
 from ..systemd import Unit
 from ..text import span
@@ -51,8 +51,7 @@ def judge(
             verdicts += _older(service, unit, changed, metrics)
     if not verdicts:
         return None
-    detail = "; ".join(dict.fromkeys(why for _, why in verdicts))
-    return Check("configuration", service.name, worst(state for state, _ in verdicts), detail)
+    return together("configuration", service.name, verdicts)
 
 
 def judge_all(services: t.Sequence[Service], found: t.Sequence[Check], now: float) -> list[Check]:
@@ -64,7 +63,7 @@ def judge_all(services: t.Sequence[Service], found: t.Sequence[Check], now: floa
     return [Check("configuration", "", OK, detail, facts={"changed_seconds_ago": round(now - last)})]
 
 
-def _older(service: Service, unit: Unit, changed: Changed, metrics: t.Any) -> list[tuple[str, str]]:
+def _older(service: Service, unit: Unit, changed: Changed, metrics: t.Any) -> list[Verdict]:
     """Files that are newer than what the service has read."""
     verdicts = []
     started = unit.started

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ..check import FAILED, OK, UNKNOWN, WARNING, Check, worst
+from ..check import FAILED, NOTHING, OK, UNKNOWN, WARNING, Check, together
 from ..text import moment, plain, some, span
 from .targets import GRACE, MISSED
 
@@ -20,32 +20,30 @@ def judge_rules(groups: Groups, now: float) -> Check:
     """Return whether all rules are evaluated, in time."""
     rules = [rule for group in groups for rule in group["rules"]]
     broken = {str(rule["name"]): plain(rule.get("lastError", "")) for rule in rules if rule["health"] == "err"}
-    late, ages = [], []
-    for group in groups:
-        evaluated = moment(group["lastEvaluation"])
-        if evaluated is not None:
-            ages.append(now - evaluated)
-            if now - evaluated > MISSED * float(group["interval"]) + GRACE:
-                late.append(f"{group['name']} was evaluated {span(now - evaluated)} ago")
-    waiting = len(groups) - len(ages)
     silent = [rule["name"] for rule in rules if rule["name"] in SWITCHES and _evaluated(rule) and not _firing(rule)]
-    states, words = [OK], [f"{len(broken)} of {len(rules)} rules fail" if broken else f"{len(rules)} rules"]
-    if broken:
-        states.append(FAILED)
-    if late:
-        states.append(FAILED)
-        words.append(f"{len(late)} of {len(groups)} groups late")
-    if waiting:
-        states.append(UNKNOWN)
-        words.append(f"{waiting} of {len(groups)} groups not evaluated yet")
-    if silent:
-        states.append(FAILED)
-        words.append(f"{silent[0]}, which always fires, does not")
-    if ages:
-        words.append(f"the oldest evaluated {span(max(ages))} ago")
-    lines = [f"{name}: {error}" for name, error in broken.items()] + late
+    ages = _ages(groups, now)
+    late = [
+        f"{group['name']} was evaluated {span(age)} ago"
+        for group, age in ages
+        if age > MISSED * float(group["interval"]) + GRACE
+    ]
+    waiting = len(groups) - len(ages)
+    verdicts = [
+        (FAILED, f"{len(broken)} of {len(rules)} rules fail") if broken else (OK, f"{len(rules)} rules"),
+        (FAILED, f"{len(late)} of {len(groups)} groups late") if late else NOTHING,
+        (UNKNOWN, f"{waiting} of {len(groups)} groups not evaluated yet") if waiting else NOTHING,
+        (FAILED, f"{silent[0]}, which always fires, does not") if silent else NOTHING,
+        (OK, f"the oldest evaluated {span(max(age for _, age in ages))} ago") if ages else NOTHING,
+    ]
+    lines = [*(f"{name}: {error}" for name, error in broken.items()), *late]
     facts = {"rules": len(rules), "broken": broken, "late": late, "not_evaluated": waiting}
-    return Check("rules", "", worst(states), ", ".join(words), some(lines), facts)
+    return together("rules", "", verdicts, some(lines), facts)
+
+
+def _ages(groups: Groups, now: float) -> list[tuple[t.Mapping[str, t.Any], float]]:
+    """Return the groups that were evaluated, and how long ago."""
+    moments = [(group, moment(group["lastEvaluation"])) for group in groups]
+    return [(group, max(0, now - when)) for group, when in moments if when is not None]
 
 
 def judge_alerts(groups: Groups, now: float) -> list[Check]:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import typing as t
 
 from ..ask import Page, Unanswered, Unasked
-from ..check import FAILED, OK, UNKNOWN, WARNING, Check, worst
+from ..check import FAILED, OK, UNKNOWN, WARNING, Check, Verdict, together
 from ..installed import Service
 from ..systemd import Unit
-from ..text import plain, span
+from ..text import span
 
 RECENT = 300
 """Seconds for which it is told that systemd had to start a service again."""
-
-Verdict = tuple[str, str]
-"""State, and why."""
 
 
 class Ended(t.NamedTuple):
@@ -31,20 +28,19 @@ def judge(service: Service, unit: Unit | Unanswered, job: Unit | Unanswered | No
 
     ``job`` is what its timer starts. ``health`` is a Page, Ended or Unanswered, or None where nobody knows how to ask.
     """
-    verdicts = [of_unit(unit)]
+    verdicts = [(OK, service.version or ""), of_unit(unit)]
     if isinstance(job, Unit) and job.result != "success":
         verdicts.append((FAILED, f"its last run failed ({job.result})"))
     if health is not None and not (isinstance(unit, Unit) and unit.off):
         verdicts.append(of_health(health))
     if service.problem:
         verdicts.append((UNKNOWN, service.problem))
-    words = [service.version or "", *(why for _, why in verdicts)]
     facts: dict[str, t.Any] = {"unit": service.unit, "version": service.version}
     if isinstance(unit, Unit):
         facts.update(active=unit.active, sub=unit.sub, restarts=unit.restarts, since_seconds=round(unit.since))
     if isinstance(health, Page):
         facts.update(http_status=health.status, http_seconds=round(health.seconds, 3))
-    return Check("service", service.name, worst(state for state, _ in verdicts), _joined(words), facts=facts)
+    return together("service", service.name, verdicts, facts=facts)
 
 
 def of_unit(unit: Unit | Unanswered) -> Verdict:
@@ -86,7 +82,3 @@ def of_health(health: t.Any) -> Verdict:
 
 def _unless_success(unit: Unit) -> str:
     return "" if unit.result == "success" else f", {unit.result}"
-
-
-def _joined(words: t.Iterable[str]) -> str:
-    return plain(", ".join(word for word in words if word))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import typing as t
 
-from ..check import FAILED, OK, UNKNOWN, WARNING, Check
+from ..check import FAILED, NOTHING, OK, UNKNOWN, WARNING, Check, Verdict, together
 from ..text import size, span
 
 LEAST_FREE = 1 << 30
 """Bytes below which Prometheus is about to lose data."""
+
+_DAY = 86400
 
 Metrics = t.Mapping[str, float]
 
@@ -22,39 +24,39 @@ class Disk(t.NamedTuple):
 
 def judge(metrics: Metrics, disk: Disk) -> Check:
     """Return the verdict on what Prometheus will need, by its own metrics, and what there is."""
-    used = _used(metrics)
-    growth = growth_per_second(metrics)
+    used, growth = _used(metrics), growth_per_second(metrics)
     keep = metrics.get("prometheus_tsdb_retention_limit_seconds") or None
     limit = metrics.get("prometheus_tsdb_retention_limit_bytes") or None
     wanted = _wanted(used, growth, keep, limit)
-    room = used + disk.free
-    words = [f"{size(used)} used", f"{size(disk.free)} free"]
-    if growth is not None:
-        words.append(f"grows by {size(growth * 86400)} a day")
-    if limit is not None:
-        words.append(f"at most {size(limit)} are kept")
-    if keep is not None:
-        words.append(f"for {span(keep)}")
+    verdicts = [
+        _fit(used, growth, wanted, disk),
+        (OK, f"{size(used)} used"),
+        (OK, f"{size(disk.free)} free"),
+        (OK, f"grows by {size(growth * _DAY)} a day") if growth else NOTHING,
+        (OK, f"at most {size(limit)} are kept") if limit else NOTHING,
+        (OK, f"for {span(keep)}") if keep else NOTHING,
+    ]
     facts = {
         "used_bytes": used,
         "free_bytes": disk.free,
-        "growth_bytes_per_day": growth and round(growth * 86400),
+        "growth_bytes_per_day": growth and round(growth * _DAY),
         "retention_bytes": limit,
         "retention_seconds": keep,
         "wanted_bytes": wanted and round(wanted),
     }
-    state = OK
+    return together("storage", "", verdicts, facts=facts)
+
+
+def _fit(used: float, growth: float | None, wanted: float | None, disk: Disk) -> Verdict:
     if disk.free < LEAST_FREE:
-        state, words = FAILED, [f"only {size(disk.free)} free", *words]
-    elif wanted is None:
-        state, words = UNKNOWN, ["how much will be needed is not known yet", *words]
-    elif wanted > room:
-        full = f", full in {span(disk.free / growth)}" if growth else ""
-        state, words = (
-            WARNING,
-            [f"will not fit: {size(wanted)} are to be kept, and there is room for {size(room)}{full}", *words],
-        )
-    return Check("storage", "", state, ", ".join(words), facts=facts)
+        return FAILED, "the disk is full"
+    if wanted is None:
+        return UNKNOWN, "how much will be needed is not known yet"
+    room = used + disk.free
+    if wanted <= room:
+        return NOTHING
+    full = f", full in {span(disk.free / growth)}" if growth else ""
+    return WARNING, f"will not fit: {size(wanted)} are to be kept, and there is room for {size(room)}{full}"
 
 
 def _used(metrics: Metrics) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ..check import FAILED, OK, UNKNOWN, WARNING, Check, worst
+from ..check import FAILED, NOTHING, OK, UNKNOWN, WARNING, Check, Verdict, together
 from ..text import plain, seconds, some, span
 
 MISSED, GRACE = 3, 10
@@ -26,40 +26,34 @@ def judge(targets: Targets, ages: t.Mapping[str, float], on_disk: Addresses) -> 
 
 
 def _job(job: str, targets: Targets, ages: t.Mapping[str, float], on_disk: t.AbstractSet[str] | None) -> Check:
-    up = [target for target in targets if target["health"] == "up"]
-    down = [target for target in targets if target["health"] == "down"]
-    new = len(targets) - len(up) - len(down)
-    reasons = {_name(target): plain(target["lastError"]) for target in down}
-    states, words = [FAILED if down else OK], [f"{len(up)} of {len(targets)} up"]
-    if new:
-        states.append(UNKNOWN)
-        words.append(f"{new} not scraped yet")
-    state, said = _age(job, targets, ages)
-    states.append(state)
-    words.append(said)
-    lines = [f"{name} is down: {reason}" for name, reason in reasons.items()]
+    counts = {health: sum(target["health"] == health for target in targets) for health in ("up", "down", "unknown")}
+    down = {_name(target): plain(target["lastError"]) for target in targets if target["health"] == "down"}
     missing = sorted((on_disk or set()) - {_address(target) for target in targets})
-    if missing:
-        states.append(FAILED)
-        words.append(f"{len(missing)} of the inventory not scraped")
-        lines += [f"{address} is in the file of targets, and is not scraped" for address in missing]
     gone = sorted(_name(target) for target in targets if on_disk is not None and _address(target) not in on_disk)
-    if gone:
-        states.append(WARNING)
-        words.append(f"{len(gone)} not in the inventory any more")
-        lines += [f"{name} is scraped, and not in the file of targets" for name in gone]
+    verdicts = [
+        (FAILED if down else OK, f"{counts['up']} of {len(targets)} up"),
+        (UNKNOWN, f"{counts['unknown']} not scraped yet") if counts["unknown"] else NOTHING,
+        _age(job, targets, ages),
+        (FAILED, f"{len(missing)} of the inventory not scraped") if missing else NOTHING,
+        (WARNING, f"{len(gone)} not in the inventory any more") if gone else NOTHING,
+    ]
+    lines = [
+        *(f"{name} is down: {reason}" for name, reason in down.items()),
+        *(f"{address} is in the file of targets, and is not scraped" for address in missing),
+        *(f"{name} is scraped, and not in the file of targets" for name in gone),
+    ]
     facts = {
-        "up": len(up),
+        "up": counts["up"],
         "total": len(targets),
-        "down": reasons,
+        "down": down,
         "sample_age_seconds": ages.get(job),
         "missing": missing,
         "gone": gone,
     }
-    return Check("targets", job, worst(states), ", ".join(words), some(lines), facts)
+    return together("targets", job, verdicts, some(lines), facts)
 
 
-def _age(job: str, targets: Targets, ages: t.Mapping[str, float]) -> tuple[str, str]:
+def _age(job: str, targets: Targets, ages: t.Mapping[str, float]) -> Verdict:
     """Of targets that are down, too, there are samples: that they are."""
     labels = {target["labels"].get("job") for target in targets}
     known = [ages[label] for label in labels if label in ages]
