@@ -86,7 +86,7 @@ def _of_prometheus(prometheus: Service, within: float) -> Questions:
     if not prometheus.health or not prometheus.health.url:
         reason = prometheus.problem or "where Prometheus listens is not known"
         return {
-            key: functools.partial(_unasked, reason) for key in ("targets", "rules", "ages", "ends", "disk", "on_disk")
+            key: functools.partial(_unasked, reason) for key in ("targets", "rules", "ages", "ends", "free", "on_disk")
         }
     base = f"{prometheus.health.base}/api/v1"
 
@@ -98,7 +98,7 @@ def _of_prometheus(prometheus: Service, within: float) -> Questions:
         "rules": lambda: ask.api(f"{base}/rules", within)["groups"],
         "ages": lambda: query(targets.AGES),
         "ends": lambda: query(certificates.ENDS),
-        "disk": lambda: host.disk(ask.api(f"{base}/status/flags", within)["storage.tsdb.path"]),
+        "free": lambda: host.free(ask.api(f"{base}/status/flags", within)["storage.tsdb.path"]),
         "on_disk": functools.partial(host.targets, prometheus),
         ("metrics", PROMETHEUS): functools.partial(_metrics, prometheus.health, within),
     }
@@ -160,7 +160,7 @@ def _prometheus(answers: Answers, settings: Settings, now: float) -> list[Check]
         *_known("targets", lambda: targets.judge(answers["targets"], ages(), answers["on_disk"])),
         *_known("rules", lambda: [rules.judge_rules(answers["rules"], now)]),
         *_known("alerts", lambda: rules.judge_alerts(answers["rules"], now)),
-        *_known("storage", lambda: [storage.judge(answers["metrics", PROMETHEUS], answers["disk"])]),
+        *_known("storage", lambda: [storage.judge(answers["metrics", PROMETHEUS], answers["free"])]),
         *_known("certificates", lambda: certificates.judge_known(answers["ends"], settings, now)),
     ]
 

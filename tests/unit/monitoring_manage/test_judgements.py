@@ -55,7 +55,7 @@ def stored(blocks=0.0, days=0.0, wal=0.0, keep_days=0.0, limit=0.0):
     ],
 )
 def test_what_is_to_be_kept_is_compared_with_what_there_is(metrics, free, state):
-    assert storage.judge(metrics, storage.Disk(free, 100 * GIB)).state == state
+    assert storage.judge(metrics, free).state == state
 
 
 def test_growth_is_that_of_the_blocks_over_the_time_that_they_hold():
@@ -65,7 +65,7 @@ def test_growth_is_that_of_the_blocks_over_the_time_that_they_hold():
 
 
 def test_a_disk_that_will_be_full_says_when():
-    check = storage.judge(stored(10 * GIB, 10, keep_days=30), storage.Disk(5 * GIB, 100 * GIB))
+    check = storage.judge(stored(10 * GIB, 10, keep_days=30), 5 * GIB)
     assert "30 GiB are to be kept, and there is room for 15 GiB, full in 5 d" in check.detail
 
 

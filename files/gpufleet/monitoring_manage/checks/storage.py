@@ -15,30 +15,23 @@ _DAY = 86400
 Metrics = t.Mapping[str, float]
 
 
-class Disk(t.NamedTuple):
-    """The filesystem that Prometheus writes to, in bytes."""
-
-    free: float
-    total: float
-
-
-def judge(metrics: Metrics, disk: Disk) -> Check:
-    """Return the verdict on what Prometheus will need, by its own metrics, and what there is."""
+def judge(metrics: Metrics, free: float) -> Check:
+    """Return the verdict on what Prometheus will need, by its own metrics, and the bytes that are free."""
     used, growth = _used(metrics), growth_per_second(metrics)
     keep = metrics.get("prometheus_tsdb_retention_limit_seconds") or None
     limit = metrics.get("prometheus_tsdb_retention_limit_bytes") or None
     wanted = _wanted(used, growth, keep, limit)
     verdicts = [
-        _fit(used, growth, wanted, disk),
+        _fit(used, growth, wanted, free),
         (OK, f"{size(used)} used"),
-        (OK, f"{size(disk.free)} free"),
+        (OK, f"{size(free)} free"),
         (OK, f"grows by {size(growth * _DAY)} a day") if growth else NOTHING,
         (OK, f"at most {size(limit)} are kept") if limit else NOTHING,
         (OK, f"for {span(keep)}") if keep else NOTHING,
     ]
     facts = {
         "used_bytes": used,
-        "free_bytes": disk.free,
+        "free_bytes": free,
         "growth_bytes_per_day": growth and round(growth * _DAY),
         "retention_bytes": limit,
         "retention_seconds": keep,
@@ -47,15 +40,15 @@ def judge(metrics: Metrics, disk: Disk) -> Check:
     return together("storage", "", verdicts, facts=facts)
 
 
-def _fit(used: float, growth: float | None, wanted: float | None, disk: Disk) -> Verdict:
-    if disk.free < LEAST_FREE:
+def _fit(used: float, growth: float | None, wanted: float | None, free: float) -> Verdict:
+    if free < LEAST_FREE:
         return FAILED, "the disk is full"
     if wanted is None:
         return UNKNOWN, "how much will be needed is not known yet"
-    room = used + disk.free
+    room = used + free
     if wanted <= room:
         return NOTHING
-    full = f", full in {span(disk.free / growth)}" if growth else ""
+    full = f", full in {span(free / growth)}" if growth else ""
     return WARNING, f"will not fit: {size(wanted)} are to be kept, and there is room for {size(room)}{full}"
 
 
