@@ -457,6 +457,8 @@ def _run(module: AnsibleModule) -> dict[str, t.Any]:
         return {"changed": False, "wants_archive": releases.architecture()}
     elif plan.changes:
         plan, have = bring(host, Path(archive) if archive else None)
+    else:
+        host.settle()
     return _result(module, host, plan, have)
 
 

@@ -21,8 +21,19 @@ from pathlib import Path
 
 FILES = Path(__file__).resolve().parents[2] / "files"
 
-PROGRAMS = {"gpu_exporter": "gpufleet.gpu_exporter.cli:main"}
-"""Program to its entry point."""
+
+class Program(t.NamedTuple):
+    """A package below files/gpufleet."""
+
+    entry_point: str
+    libraries: bool = False
+    """Whether it needs those of wheels.txt."""
+
+
+PROGRAMS = {
+    "gpu_exporter": Program("gpufleet.gpu_exporter.cli:main", libraries=True),
+    "monitoring_manage": Program("gpufleet.monitoring_manage.cli:main"),
+}
 
 _MAIN = """\
 import sys
@@ -70,7 +81,7 @@ def build(program: str, mirror: str, cache: Path | None = None) -> Zipapp:
     if program not in PROGRAMS:
         raise ZipappError(f"there is no program {program!r}, only {', '.join(PROGRAMS)}")
     cache = cache or _cache()
-    wheels, sources = _wheels(), _sources(program)
+    wheels, sources = _wheels(program), _sources(program)
     key = _key(program, wheels, sources)
     version = f"{_version(sources)}-{key[:8]}"
     target = cache / version / f"{program.replace('_', '-')}.pyz"
@@ -90,7 +101,9 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpufleet" / "zipapps"
 
 
-def _wheels() -> list[Wheel]:
+def _wheels(program: str) -> list[Wheel]:
+    if not PROGRAMS[program].libraries:
+        return []
     lines = (FILES / "wheels.txt").read_text().splitlines()
     return [Wheel(*line.split()) for line in lines if line and not line.startswith("#")]
 
@@ -111,7 +124,7 @@ def _version(sources: t.Mapping[str, bytes]) -> str:
 
 def _key(program: str, wheels: t.Iterable[Wheel], sources: t.Mapping[str, bytes]) -> str:
     """Name what the zipapp is made of. This file is a part of that: it says how."""
-    digest = hashlib.sha256(Path(__file__).read_bytes() + PROGRAMS[program].encode())
+    digest = hashlib.sha256(Path(__file__).read_bytes() + PROGRAMS[program].entry_point.encode())
     for wheel in wheels:
         digest.update(wheel.sha256.encode())
     for name, content in sources.items():
@@ -144,7 +157,7 @@ def _sha256(content: bytes) -> str:
 
 
 def _pack(program: str, sources: t.Mapping[str, bytes], libraries: t.Mapping[Wheel, bytes]) -> bytes:
-    module, _, function = PROGRAMS[program].partition(":")
+    module, _, function = PROGRAMS[program].entry_point.partition(":")
     members = {"__main__.py": _MAIN.format(module=module, function=function).encode(), **sources}
     for wheel, content in libraries.items():
         members.update(_unpack(wheel, content))

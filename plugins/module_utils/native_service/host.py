@@ -60,6 +60,7 @@ class ServiceHost:
         self._journal_file = self.root / "journal.json"
         self._scratch = self.root / ".packages"
         self._data = self.root / "data"
+        self._refusal_file = Path(f"/run/gpufleet-{want.name}.refused")
 
     # -- see ----------------------------------------------------------------------------------
 
@@ -120,6 +121,16 @@ class ServiceHost:
         return healths.probe(self.health, self.unit, self._run) if self.health else None
 
     # -- do -----------------------------------------------------------------------------------
+
+    def refuse(self, reason: str) -> None:
+        """Note that the host is not as described, until it is or boots: monitoring-status tells who asks there."""
+        note = json.dumps({"time": time.time(), "reason": reason})
+        with contextlib.suppress(OSError):  # what went wrong is told anyway
+            _write_file(self._refusal_file, note.encode(), 0o600)
+
+    def settle(self) -> None:
+        """Note that the host is as described."""
+        self._refusal_file.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def locked(self) -> t.Iterator[None]:
@@ -415,7 +426,8 @@ class ServiceHost:
             "held": sorted((have.held | set(plan.packages.hold)) & names),
             "health": self.health and self.health._asdict(),
         }
-        _write_file(self._manifest_file, json.dumps(manifest, indent=1).encode(), 0o600)
+        # Nothing in it is secret, and who is not root may ask how the service is: monitoring-status reads it.
+        _write_file(self._manifest_file, json.dumps(manifest, indent=1).encode(), 0o644)
         self._journal_file.unlink()
 
     def remove(self, plan: Plan, have: Host) -> None:
@@ -449,21 +461,31 @@ def bring(host: ServiceHost, delivered: Path | None) -> tuple[Plan, Host]:
     Raises ServiceError, ReleaseError, PackageError.
     """
     with host.locked():
-        before = have = host.observe()
-        first = plan = make_plan(host.want, have)
-        if plan.forget or plan.purge:
-            host.remove(plan, have)
-            return first, before
-        if plan.install:
-            host.install(delivered)
-            have = host.observe()
-            plan = make_plan(host.want, have)
-        if plan.changes:
-            versions = host.fetch_packages(plan, have)
-            if not versions:
-                host.check_files(plan)
-            host.apply(plan, have, versions)
+        try:
+            done = _bring(host, delivered)
+        except (ServiceError, releases.ReleaseError, pkgs.PackageError) as error:
+            host.refuse(str(error))
+            raise
+        host.settle()
+        return done
+
+
+def _bring(host: ServiceHost, delivered: Path | None) -> tuple[Plan, Host]:
+    before = have = host.observe()
+    first = plan = make_plan(host.want, have)
+    if plan.forget or plan.purge:
+        host.remove(plan, have)
         return first, before
+    if plan.install:
+        host.install(delivered)
+        have = host.observe()
+        plan = make_plan(host.want, have)
+    if plan.changes:
+        versions = host.fetch_packages(plan, have)
+        if not versions:
+            host.check_files(plan)
+        host.apply(plan, have, versions)
+    return first, before
 
 
 # -- files --------------------------------------------------------------------------------------
