@@ -69,6 +69,8 @@ def test_of_a_fleet_that_is_well_it_says_so_to_everybody(calm, master, user):
         "alertmanager",
         "grafana",
         "node_exporter",
+        "nginx",
+        "gpufleet-certificate",
     }
     jobs = {check["name"]: check["total"] for check in report["checks"] if check["kind"] == "targets"}
     assert jobs == {job: sum(name == job for name, _ in FLEET) for job, _ in FLEET}
@@ -129,7 +131,7 @@ def test_a_configuration_that_is_refused_is_said_when_it_is_reloaded(sh, master,
         sh("master1", "cp -p /tmp/prometheus.yml /etc/prometheus/")
     answer = master("monitoring-manage reload")
     assert answer.code == 0, answer
-    assert "left as they are: grafana, node_exporter" in answer.err
+    assert "left as they are: gpufleet-certificate, grafana, node_exporter" in answer.err
     assert sh("master1", same_run("prometheus")) == run
     assert eventually(lambda: not checks())
 

@@ -137,7 +137,6 @@ def test_keys_are_roots_alone(configure, bring, state):
     found = bring(configure())
     for key in (found.directory / "privkey.pem", state / "ca/ca.key"):
         assert key.stat().st_mode & 0o777 == 0o600
-    assert (state / "issued").stat().st_mode & 0o777 == 0o700
 
 
 def test_nothing_is_renewed_before_its_time_and_all_is_with_a_third_of_its_life_left(

@@ -450,9 +450,9 @@ class Store:
 
     def add(self, material: Material, origin: dict[str, t.Any]) -> Issued:
         """Put a new certificate beside the others."""
-        self._issued.mkdir(mode=0o700, exist_ok=True)
+        self._issued.mkdir(mode=0o755, exist_ok=True)  # everybody may ask for the status; keys are root's
         target = self._issued / str(1 + max(self._numbers(), default=0))
-        target.mkdir(mode=0o700)
+        target.mkdir(mode=0o755)
         write(target / "privkey.pem", material.key, 0o600)
         write(target / "fullchain.pem", material.chain, 0o644)
         write(target / "origin.json", json.dumps(origin), 0o644)
