@@ -13,8 +13,8 @@ description:
   - A certificate is made when there is none that will do. It will do while an authority that the fleet trusts has
     signed it, its addresses are those at which the masters scrape the host, and it has more than O(renew_days) left. It
     is good for a year.
-  - The authority is made by the first run for all hosts. It is good for ten years. A run with C(--limit), C(--tags),
-    C(--skip-tags) or C(--start-at-task) makes none, since the hosts that it leaves out would not know it.
+  - The authority is made by the first run for all hosts. It is good for ten years. A run with C(--limit), C(--tags) or
+    C(--start-at-task) makes none, since the hosts that it leaves out would not know it.
   - In check mode nothing is written.
 author:
   - The gpufleet authors (@gpufleet)
@@ -195,6 +195,5 @@ class LookupModule(LookupBase):
 
 def _is_whole() -> bool:
     """Whether this run is for all hosts, and does all that there is to do."""
-    part = ("subset", "skip_tags", "start_at_task")
     tags = list(context.CLIARGS.get("tags") or ["all"])
-    return tags == ["all"] and not any(context.CLIARGS.get(option) for option in part)
+    return tags == ["all"] and not context.CLIARGS.get("subset") and not context.CLIARGS.get("start_at_task")
