@@ -1,7 +1,7 @@
 # make demo   a monitored fleet of lab hosts on this machine; GRAFANA_ARCHIVE=/path/of/its/archive for the real Grafana
-# make test   lint, unit tests, the rules' tests, the lab's own, the exporter's, and all Molecule scenarios
-# make lint, make unit, make rules, make lab, make exporter, make molecule, make sanity, make bench,
-# make docs, make dashboards, make shell, make clean
+# make test   lint, unit tests, the rules' tests, the lab's own, the exporter's, gpu-stress', and all Molecule scenarios
+# make lint, make unit, make rules, make lab, make exporter, make stress, make molecule, make sanity, make bench,
+# make docs, make dashboards, make gpu-stress (dist/gpu-stress.pyz), make shell, make clean
 #
 # demo, test and bench boot systemd machines, so they need root on Debian 12 or 13; they install what they need.
 .DEFAULT_GOAL := help
@@ -21,7 +21,8 @@ COLLECTION := ansible_collections.gpufleet.monitoring
 export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help demo test lint sanity unit rules lab exporter molecule bench docs dashboards shell clean distclean packages
+.PHONY: help demo test lint sanity unit rules lab exporter stress molecule bench docs dashboards \
+        gpu-stress shell clean distclean packages
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' $(firstword $(MAKEFILE_LIST))
@@ -32,7 +33,7 @@ demo: $(TOOLS) packages
 	molecule converge
 	@python3 molecule/lab/lab.py demo default
 
-test: lint unit rules lab exporter molecule
+test: lint unit rules lab exporter stress molecule
 
 lint: $(TOOLS)
 	yamllint --strict .
@@ -66,6 +67,16 @@ rules: $(TOOLS) packages
 exporter: $(TOOLS) packages
 	timeout 900 pytest tests/gpu_exporter
 
+# gpu-stress as a program, against simulated GPUs and stand-ins for PyTorch and CuPy.
+stress: $(TOOLS) packages
+	timeout 300 pytest tests/gpu_stress
+
+# The program itself: one file, for docs/gpu_stress.md.
+gpu-stress: $(TOOLS)
+	@mkdir -p dist
+	ansible localhost -m ansible.builtin.copy -a "mode=0755 dest=$(CURDIR)/dist/gpu-stress.pyz \
+	  src={{ lookup('gpufleet.monitoring.zipapp', 'gpu_stress').url | urlsplit('path') }}"
+
 # The pages that are written from code.
 docs: $(TOOLS)
 	for page in docs/*.py; do python3 $$page > $${page%.py}.md || exit 1; done
@@ -97,7 +108,7 @@ shell: $(TOOLS)
 # Ends every lab that was made from this checkout; the cache of images and releases stays.
 clean: $(TOOLS)
 	python3 molecule/lab/lab.py down --all
-	rm -rf .ansible .mypy_cache .pytest_cache .ruff_cache .hypothesis *.tar.gz
+	rm -rf dist .ansible .mypy_cache .pytest_cache .ruff_cache .hypothesis *.tar.gz
 
 distclean: clean
 	rm -rf $(GPUFLEET_CACHE)

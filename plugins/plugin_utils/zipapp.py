@@ -28,10 +28,20 @@ class Program(t.NamedTuple):
     entry_point: str
     libraries: bool = False
     """Whether it needs those of wheels.txt."""
+    borrowed: tuple[str, ...] = ()
+    """Files that it uses of other packages."""
 
 
 PROGRAMS = {
     "gpu_exporter": Program("gpufleet.gpu_exporter.cli:main", libraries=True),
+    "gpu_stress": Program(
+        "gpufleet.gpu_stress.cli:main",
+        libraries=True,
+        borrowed=tuple(
+            f"gpu_exporter/{name}.py"
+            for name in ("__init__", "nvml", "inventory", "pci", "text", "allocations/__init__", "allocations/slots")
+        ),
+    ),
     "monitoring_manage": Program("gpufleet.monitoring_manage.cli:main"),
 }
 
@@ -112,6 +122,7 @@ def _sources(program: str) -> dict[str, bytes]:
     """Return the program's files by their names in the zipapp."""
     package = FILES / "gpufleet"
     paths = [package / "__init__.py", *(package / program).rglob("*")]
+    paths += [package / name for name in PROGRAMS[program].borrowed]
     wanted = [path for path in paths if path.suffix in (".py", ".toml")]
     return {path.relative_to(FILES).as_posix(): path.read_bytes() for path in sorted(wanted)}
 
@@ -172,14 +183,21 @@ def _pack(program: str, sources: t.Mapping[str, bytes], libraries: t.Mapping[Whe
 
 
 def _unpack(wheel: Wheel, content: bytes) -> dict[str, bytes]:
-    """Return a wheel's modules and its licence. What else it brings is for pip."""
+    """Return a wheel's modules, licence and metadata: a distribution without a name breaks those who look at all.
+
+    What else it brings is for pip.
+    """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        names = [name for name in archive.namelist() if "/licenses/" in name or _is_module(name)]
+        names = [name for name in archive.namelist() if _is_module(name) or _is_kept(name)]
         return {name: archive.read(name) for name in names}
 
 
 def _is_module(name: str) -> bool:
     return name.endswith(".py") and name != "example.py"  # nvidia-ml-py installs one at the top
+
+
+def _is_kept(name: str) -> bool:
+    return "/licenses/" in name or name.endswith(".dist-info/METADATA")
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -19,6 +19,7 @@ def wheel(name, text):
         archive.writestr("example.py", "raise SystemExit('not ours')")
         archive.writestr(f"{name}-1.dist-info/licenses/LICENSE", "free")
         archive.writestr(f"{name}-1.dist-info/RECORD", "")
+        archive.writestr(f"{name}-1.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
     return packed.getvalue()
 
 
@@ -68,6 +69,15 @@ def test_the_libraries_licences_travel_and_their_installers_files_do_not(files):
     assert "library-1.dist-info/licenses/LICENSE" in names
     assert "library-1.dist-info/RECORD" not in names
     assert "example.py" not in names
+
+
+def test_every_distribution_in_it_has_a_name(files):
+    """PyTorch asks all distributions on the path for entry points, and cannot be imported beside one without a name."""
+    code = f"import sys; sys.path = [{str(build(files).path)!r}, *sys.path[1:]]; from importlib.metadata import *; "
+    code += "print([found.metadata['Name'] for found in distributions() if not found.metadata['Name']], "
+    code += "version('library'))"
+    ran = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[] 1\n"
 
 
 def test_once_built_no_mirror_is_needed(files):

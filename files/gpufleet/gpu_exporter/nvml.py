@@ -53,6 +53,11 @@ _LOST = {pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED}
 _WRONG_PROCESSES = ((535, 43), (535, 86))
 
 
+def tells_processes(driver_version: str) -> bool:
+    """Whether the process lists of a driver can be believed."""
+    return not _WRONG_PROCESSES[0] <= _version(driver_version) < _WRONG_PROCESSES[1]
+
+
 class NvmlDown(Exception):
     """NVML as a whole does not answer."""
 
@@ -208,7 +213,7 @@ class Session:
     def _inventory(self, with_processes: bool) -> Inventory:
         processes: list[Process] = []
         failures: list[str] = []
-        trust = with_processes and not _WRONG_PROCESSES[0] <= _version(self.driver_version) < _WRONG_PROCESSES[1]
+        trust = with_processes and tells_processes(self.driver_version)
         for device in self.devices:
             if not self.may_ask(device.gpu.pci_bus_id):
                 continue
@@ -219,7 +224,7 @@ class Session:
                 )
                 holders = [(mig.uuid, handle) for mig, handle in migs] if migs else [(device.gpu.uuid, device.handle)]
                 for uuid, handle in holders if trust else ():
-                    processes += _processes(uuid, handle)
+                    processes += list_processes(uuid, handle)
                 self._lost.pop(device.gpu.pci_bus_id, None)
             except GpuLost as error:
                 self._lost[device.gpu.pci_bus_id] = str(error)
@@ -318,7 +323,7 @@ def _profile(handle: t.Any) -> str:
     return f"{attributes.gpuInstanceSliceCount}g.{round(attributes.memorySizeMB / 1024)}gb"
 
 
-def _processes(uuid: str, handle: t.Any) -> list[Process]:
+def list_processes(uuid: str, handle: t.Any) -> list[Process]:
     """Return each process once. Raises GpuLost, NvmlDown."""
     found: dict[int, Process] = {}
     for function in (
