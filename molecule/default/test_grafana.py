@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from fleet import WORKERS, master_with, same_run
 from gpufleet_lab import grafana as releases
+from gpufleet_lab.https import Client
 from gpufleet_lab.playbook import run_playbook
 from gpufleet_lab.waiting import eventually
 
@@ -288,6 +289,16 @@ def test_plugins_come_verified_by_host_or_controller_and_go(lab, brought, bring,
     assert (plugins(), sets()) == (["our-panel"], 1)
     brought(grafana_state="absent")
     assert sets() == 0
+
+
+def test_the_front_door_leads_to_it_but_not_to_its_metrics(lab, grafana):
+    address = lab.hosts["master1"].address
+    door = Client(address, address)
+    assert json.loads(door.get("/api/health").text)["version"] == grafana.version()
+    wrong = door.request("POST", "/login", {"Content-Type": "application/json"}, '{"user": "admin", "password": "x"}')
+    assert wrong.status == 401
+    assert urllib.request.urlopen(f"http://{address}:3000/metrics", timeout=5).status == 200
+    assert door.get("/metrics").status == 404
 
 
 # -- its database -------------------------------------------------------------------------------

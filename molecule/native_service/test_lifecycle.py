@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from conftest import CONFIGURATION, PORT, configuration
 from gpufleet_lab.waiting import eventually
@@ -9,6 +11,7 @@ from gpufleet_lab.waiting import eventually
 # All that a service may leave behind. What the machine itself writes meanwhile is left out.
 EVERYTHING = "find /etc /opt /usr /var/lib -xdev -not -path '/var/lib/systemd/*' | sort; getent passwd"
 STARTS = "journalctl --sync; journalctl --unit demo --output cat | grep -c ^Started"
+REFUSAL = "/run/gpufleet-demo.refused"
 SECRET = "correct-horse-battery-staple"
 
 
@@ -64,14 +67,20 @@ def test_a_file_that_nothing_has_to_notice_is_just_written(demo, brought, ask, s
     assert ask() == before
 
 
-def test_a_configuration_that_its_validator_refuses_is_not_placed(demo, refused, untouched):
+def test_a_configuration_that_its_validator_refuses_is_not_placed(demo, refused, brought, untouched, sh):
     before = untouched()
     for arguments in (["--check"], []):
+        assert sh("host1", f"ls {REFUSAL}", check=False) == ""
         result = refused(*arguments, files=[configuration("wrong")])
         assert f"the new {CONFIGURATION} is refused, the old one stays" in result["msg"]
         assert "there is no such colour" in result["msg"]
     missing = {**configuration("green"), "validate": "/nowhere/check {file}"}
     assert f"the new {CONFIGURATION} is refused, the old one stays: /nowhere/check" in refused(files=[missing])["msg"]
+    # What the host did not take is noted there, for as long as that is so.
+    assert "/nowhere/check" in json.loads(sh("host1", f"cat {REFUSAL}"))["reason"]
+    assert sh("host1", f"stat -c '%U %a' {REFUSAL}") == "root 600"
+    assert not brought()["changed"]
+    assert sh("host1", f"ls {REFUSAL}", check=False) == ""
     assert untouched() == before
 
 

@@ -80,25 +80,30 @@ def lost(prometheus, since):
 def test_only_a_masters_certificate_opens_an_exporter(firewall, tls, ask, sh, tmp_path, monkeypatch):
     """By TLS alone, with the ports open to all."""
     assert firewall(firewall_enabled=False).rc == 0
-    master, worker = ((tls / f"hosts/{host}.pem").read_text() for host in ("master1", "gpu1"))
+    prometheus, master, worker = (
+        (tls / f"hosts/{name}.pem").read_text() for name in ("master1.prometheus.gpufleet", "master1", "gpu1")
+    )
     ours = fleet_ca.FleetCa(shutil.copytree(tls, tmp_path / "ours"))
     others = fleet_ca.FleetCa(tmp_path / "others")
 
     def issue(ca, host):
+        (ca.directory / f"hosts/{host}.pem").unlink(missing_ok=True)
         return ca.certificate(host, [], 0, may_create=True)[0].pem
 
-    strangers = {"none": "", "another worker's": issue(ours, "gpu2"), "another authority's": issue(others, "master1")}
+    name = "master1.prometheus.gpufleet"
+    strangers = {"none": "", "another worker's": issue(ours, "gpu2"), "another authority's": issue(others, name)}
+    strangers["the master's own exporters'"] = master
     monkeypatch.setattr(fleet_ca, "HOST_DAYS", -0.5)
-    strangers["an expired one"] = issue(ours, "master1")
+    strangers["an expired one"] = issue(ours, name)
     for port in EXPORTERS.values():
-        assert ask(port, master) == "200"
+        assert ask(port, prometheus) == "200"
         assert ask(port, worker) == "200"  # the host's own, for the health checks
         answers = {stranger: ask(port, pem) for stranger, pem in strangers.items()}
         assert not any(answer == "200" for answer in answers.values()), (port, answers)
     # Where gpu_exporter serves in DCGM's place, it is the same.
     sh("gpu1", "systemctl disable --quiet --now nvidia-dcgm-exporter")
     try:
-        assert eventually(lambda: ask(EXPORTERS["dcgm_exporter"], master) == "200", 10)
+        assert eventually(lambda: ask(EXPORTERS["dcgm_exporter"], prometheus) == "200", 10)
         assert ask(EXPORTERS["dcgm_exporter"], "") != "200"
     finally:
         sh("gpu1", "systemctl enable --quiet --now nvidia-dcgm-exporter")
@@ -108,8 +113,10 @@ def test_certificates_and_the_authority_change_without_a_lost_scrape(run, tls, s
     assert eventually(lambda: all_up(prometheus)), prometheus.targets()
     began, before = time.time(), started(sh)
     old = (tls / "ca.crt").read_text()
+    run(gpufleet_tls_new_authority=True)
     (tls / "ca.crt").rename(tls / "ca-old.crt")
-    run()
+    for end in ("crt", "key"):
+        (tls / f"ca-next.{end}").rename(tls / f"ca.{end}")
     run(gpufleet_tls_renew_days=400)
     (tls / "ca-old.crt").unlink()
     run()

@@ -35,6 +35,12 @@ def test_it_watches_itself(targets):
     assert eventually(lambda: targets() == all_up, 40), targets()
 
 
+def test_monitoring_status_looks_at_all_that_is_installed(sh):
+    report = json.loads(sh(HOST, "monitoring-status --json", check=False))
+    states = {check["name"]: check["state"] for check in report["checks"] if check["kind"] == "service"}
+    assert states == dict.fromkeys(["node_exporter", "gpu_exporter", "prometheus", "alertmanager", "grafana"], "ok")
+
+
 def test_a_server_without_a_gpu_or_driver_says_so_and_is_well(sh):
     ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9500/metrics').read().decode())"
     metrics = sh(HOST, f'python3 -c "{ask}"').splitlines()

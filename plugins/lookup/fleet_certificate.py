@@ -13,8 +13,8 @@ description:
   - A certificate is made when there is none that will do. It will do while an authority that the fleet trusts has
     signed it, its addresses are those at which the masters scrape the host, and it has more than O(renew_days) left. It
     is good for a year.
-  - The authority is made by the first run for all hosts. It is good for ten years. A run with C(--limit) or C(--tags)
-    makes none, since the hosts that it leaves out would not know it.
+  - The authority is made by the first run for all hosts. It is good for ten years. A run with C(--limit), C(--tags) or
+    C(--start-at-task) makes none, since the hosts that it leaves out would not know it.
   - In check mode nothing is written.
 author:
   - The gpufleet authors (@gpufleet)
@@ -32,6 +32,12 @@ options:
     description: The group that may read the key, besides root.
     type: str
     default: root
+  client:
+    description:
+      - Whether it is for the Prometheus of a master, whom exporters let in. Its name is then the host's, and
+        C(.prometheus.gpufleet), and no addresses go with it.
+    type: bool
+    default: false
   web_config:
     description: Whether to add the configuration of an exporter that has Prometheus' exporter toolkit.
     type: bool
@@ -52,6 +58,12 @@ options:
     default: 90
     vars:
       - name: gpufleet_tls_renew_days
+  new_authority:
+    description: Whether to make the authority that is to follow the present one, and have it trusted.
+    type: bool
+    default: false
+    vars:
+      - name: gpufleet_tls_new_authority
 requirements:
   - cryptography on the controller, which ansible-core itself needs
 """
@@ -76,19 +88,23 @@ _raw:
   elements: dict
 """
 
+import datetime
 import json
 import typing as t
 from pathlib import Path
 
+from ansible import context
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 from ansible.utils.display import Display
 
 from ..module_utils.inventory import MASTERS, scraped_addresses
-from ..plugin_utils.fleet_ca import CaError, Certificate, FleetCa
+from ..plugin_utils.fleet_ca import PROMETHEUS, CaError, Certificate, FleetCa
 from ..plugin_utils.roles import JOBS, VariableError, of_master
 
-VARIABLES = ("gpufleet_tls_directory", "gpufleet_tls_renew_days")
+VARIABLES = ("gpufleet_tls_directory", "gpufleet_tls_renew_days", "gpufleet_tls_new_authority")
+
+YEAR = datetime.timedelta(days=365)
 
 HOST = "host.pem"
 AUTHORITIES = "ca.pem"
@@ -112,20 +128,35 @@ class LookupModule(LookupBase):
         own = {name: self._templar.template(known[name]) for name in VARIABLES if name in known}
         self.set_options(var_options=own, direct=kwargs)
         groups, hostvars = known["groups"], known["hostvars"]
-        whole = "ansible_limit" not in known and list(known.get("ansible_run_tags", ["all"])) == ["all"]
         ca = FleetCa(self._directory(groups, hostvars), dry=bool(known.get("ansible_check_mode")))
         try:
-            jobs = of_master(groups, hostvars, JOBS, self._loader)
-            addresses = scraped_addresses(groups, hostvars, jobs, terms[0])
-            found, created = ca.certificate(terms[0], addresses, self.get_option("renew_days"), may_create=whole)
+            name, addresses = self._identity(terms[0], groups, hostvars)
+            if self.get_option("new_authority") and _is_whole():
+                ca.prepare_successor()
+            found, created = ca.certificate(name, addresses, self.get_option("renew_days"), may_create=_is_whole())
         except (CaError, VariableError) as error:
             raise AnsibleLookupError(str(error)) from error
         if created and not ca.dry:
             Display().warning(
                 f"The fleet has a new certificate authority: keep a copy of {ca.directory} in a safe place"
             )
-        masters = [str(master) for master in groups.get(MASTERS, ())]
-        return self._files(found, masters if terms[0] in masters else [*masters, terms[0]])
+        if found.authority_expires - datetime.datetime.now(datetime.timezone.utc) < YEAR:
+            Display().warning(
+                f"The fleet's certificate authority ends on {found.authority_expires:%Y-%m-%d}, and with it all"
+                " certificates: make a new one in time, as docs/network.md says"
+            )
+        return self._files(found, [*(f"{master}{PROMETHEUS}" for master in groups.get(MASTERS, ())), terms[0]])
+
+    def _identity(self, host: str, groups: t.Any, hostvars: t.Any) -> tuple[str, t.Sequence[str]]:
+        """Return the name of the certificate, and its addresses. Raises CaError, VariableError."""
+        if self.get_option("client"):
+            return f"{host}{PROMETHEUS}", ()
+        jobs = of_master(groups, hostvars, JOBS, self._loader)
+        addresses = scraped_addresses(groups, hostvars, jobs, host)
+        reserved = [name for name in (host, *addresses) if name.lower().endswith(PROMETHEUS)]
+        if reserved:
+            raise CaError(f"{host}: names that end in {PROMETHEUS} are those of masters, and {reserved[0]} is one")
+        return host, addresses
 
     def _files(self, found: Certificate, clients: list[str]) -> list[dict[str, str]]:
         """The host is among its own clients, to be asked whether it is well."""
@@ -160,3 +191,9 @@ class LookupModule(LookupBase):
             if hostvars[master].get("inventory_dir"):
                 return Path(hostvars[master]["inventory_dir"]) / ".gpufleet" / "tls"
         raise AnsibleLookupError("the inventory is not in a directory: set gpufleet_tls_directory")
+
+
+def _is_whole() -> bool:
+    """Whether this run is for all hosts, and does all that there is to do."""
+    tags = list(context.CLIARGS.get("tags") or ["all"])
+    return tags == ["all"] and not context.CLIARGS.get("subset") and not context.CLIARGS.get("start_at_task")

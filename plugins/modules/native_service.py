@@ -87,8 +87,8 @@ options:
     description:
       - The packages that hold the program, in place of O(release), by apt or dnf.
       - They are downloaded and checked before anything changes. When the service does not get well with them, the
-        versions from before are put back. They are held, so that nobody's upgrade of the host restarts the service.
-      - The repository is asked only while something is to be installed, and does not become one of the host's own
+        versions from before are put back.
+      - A repository is asked only while something is to be installed, and does not become one of the host's own
         sources, so nothing of it is offered to the host otherwise.
       - A change that would remove or upgrade any other package of the host is refused.
     type: dict
@@ -109,10 +109,17 @@ options:
         type: list
         elements: str
         default: []
+      hold:
+        description:
+          - Whether they are held, so that nobody's upgrade of the host restarts the service.
+          - V(false) leaves security updates to the host's owner, as for any other package of the distribution. With
+            O(state=absent), such packages stay where other packages need them; and a unit of a package that was there
+            before (the first one of O(packages.names)) goes on without its drop-in.
+        type: bool
+        default: true
       repository:
-        description: Where they come from.
+        description: Where they come from. Without it, the host's own sources.
         type: dict
-        required: true
         suboptions:
           url:
             description: URL of a flat apt repository, or of a repository for dnf.
@@ -202,6 +209,12 @@ options:
       - With C(ExecReload) the service is reloaded, not restarted, when only files change that need no restart.
     type: dict
     default: {}
+  timer:
+    description:
+      - Directives of a timer, such as C(OnCalendar) (systemd.timer(5)), for a program that does its work and ends.
+      - The program runs when anything changes, and has to succeed, and then whenever the timer says. It is the
+        timer, C(NAME.timer), that is started, stopped, and enabled at boot.
+    type: dict
   static_user:
     description:
       - Run as a system user of the service's name, which is added, instead of one that systemd makes up for each run.
@@ -274,6 +287,14 @@ EXAMPLES = r"""
       Service:
         ExecReload: /bin/kill -HUP $MAINPID
 
+- name: A job that runs now, and every night
+  gpufleet.monitoring.native_service:
+    name: backup
+    command: [/usr/local/bin/backup]
+    timer:
+      OnCalendar: daily
+      Persistent: true
+
 - name: Take it all away, with its data
   gpufleet.monitoring.native_service:
     name: node_exporter
@@ -334,7 +355,8 @@ PACKAGES_OPTIONS = {
     "names": {"type": "list", "elements": "str", "required": True},
     "version": {"type": "str"},
     "replaces": {"type": "list", "elements": "str", "default": []},
-    "repository": {"type": "dict", "required": True, "options": REPOSITORY_OPTIONS},
+    "hold": {"type": "bool", "default": True},
+    "repository": {"type": "dict", "options": REPOSITORY_OPTIONS},
 }
 RELEASE_OPTIONS = {
     "version": {"type": "str", "required": True},
@@ -378,6 +400,7 @@ ARGUMENTS = {
     "directories": {"type": "list", "elements": "path", "default": []},
     "command": {"type": "list", "elements": "str", "default": []},
     "unit": {"type": "dict", "default": {}},
+    "timer": {"type": "dict"},
     "static_user": {"type": "bool", "default": False},
     "health": {
         "type": "dict",
@@ -434,6 +457,8 @@ def _run(module: AnsibleModule) -> dict[str, t.Any]:
         return {"changed": False, "wants_archive": releases.architecture()}
     elif plan.changes:
         plan, have = bring(host, Path(archive) if archive else None)
+    else:
+        host.settle()
     return _result(module, host, plan, have)
 
 
@@ -473,27 +498,36 @@ def _service(module: AnsibleModule) -> Service:
     name, state = params["name"], params["state"]
     unit_path = f"/etc/systemd/system/{name}.service{'.d/gpufleet.conf' if params['drop_in'] else ''}"
     files = tuple(_file(file) for file in params["files"])
+    timed = bool(params["timer"])
+    wanted = packages.from_params(params["packages"]) if params["packages"] else None
     if state == "absent":
         kept = tuple(file for file in files if file.generated)
-        return Service(name, state, unit_path, kept, tuple(params["directories"]), purge=params["purge"])
+        directories = tuple(params["directories"])
+        return Service(name, state, unit_path, kept, directories, purge=params["purge"], packages=wanted, timer=timed)
+    if timed and (params["drop_in"] or (params["health"] or {}).get("url")):
+        raise ValueError("a timer goes with a unit of our own, and a health command: a job serves no URL")
     if not params["command"] and not params["drop_in"]:
         raise ValueError("command is missing, which only a drop_in may go without")
     service = {**_exec_start(name, params["command"], params["drop_in"]), **(params["unit"].get("Service") or {})}
     version = Systemd(_runner(module)).version()
     sections = {**params["unit"], "Service": service}
-    text = units.render(name, sections, version, {} if params["drop_in"] else units.DEFAULTS)
-    unit = File(unit_path, text.encode())
+    defaults = {} if params["drop_in"] else units.JOB_DEFAULTS if timed else units.DEFAULTS
+    written = [File(unit_path, units.render(name, sections, version, defaults).encode())]
+    if timed:
+        text = units.render(f"{name}.timer", {"Timer": params["timer"]}, version, units.TIMER_DEFAULTS)
+        written.append(File(f"/etc/systemd/system/{name}.timer", text.encode()))
     users = [_user_file(name)] if params["static_user"] else []
     return Service(
         name,
         state,
         unit_path,
-        files=(*users, *files, unit),
+        files=(*users, *files, *written),
         directories=tuple(params["directories"]),
         release=params["release"] and releases.from_params(params["release"], releases.architecture()),
         can_reload=bool(service.get("ExecReload")),
         user=name if params["static_user"] else None,
-        packages=params["packages"] and packages.from_params(params["packages"]),
+        packages=wanted,
+        timer=timed,
         data=tuple(params["data"]),
     )
 

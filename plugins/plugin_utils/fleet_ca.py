@@ -2,9 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The fleet's own certificate authority, in a directory on the controller.
 
-ca.crt, ca.key   the authority that signs
-ca-*.crt         former ones, or ones to come: what they have signed is trusted as well
-hosts/*.pem      key and certificate of each host, so that a run with nothing to renew changes nothing
+ca.crt, ca.key            the authority that signs
+ca-next.crt, ca-next.key  the one to come, which all hosts get to know before it signs anything
+ca-*.crt                  that one and former ones: what they have signed is trusted as well
+hosts/*.pem               key and certificate of each host, so that a run with nothing to renew changes nothing
 """
 
 from __future__ import annotations
@@ -28,6 +29,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 CA_DAYS = 3650
 HOST_DAYS = 365
 _SKEW = datetime.timedelta(days=1)  # of a host's clock
+_RUN = datetime.timedelta(hours=1)  # in which a host's services ask for its certificate, each for itself
+
+# By which exporters know a master that scrapes them. No other host gets such a name, whatever its address is called,
+# and a master's own exporters do not have the key that goes with it.
+PROMETHEUS = ".prometheus.gpufleet"
+
+# The certificates of authorities say nothing that is secret, and a checkout that has them makes no other authority.
+_GITIGNORE = b"*\n!.gitignore\n!ca*.crt\n"
 
 Name = t.Union[x509.DNSName, x509.IPAddress]
 
@@ -42,6 +51,7 @@ class Certificate(t.NamedTuple):
     pem: str
     authorities: str
     expires: datetime.datetime
+    authority_expires: datetime.datetime
 
 
 class FleetCa:
@@ -56,11 +66,11 @@ class FleetCa:
     ) -> tuple[Certificate, bool]:
         """Return a host's certificate, a new one where there is none that will do, and whether the authority is new.
 
-        Raises CaError.
+        ``host`` is a name in the inventory, or that and PROMETHEUS. Raises CaError.
         """
         with self._locked():
             created = not (self.directory / "ca.crt").exists()
-            signer, key = self._create(may_create) if created else self._load()
+            signer, key = self._found(may_create) if created else self._load()
             trusted = [signer, *self._others()]
             names = _names(host, addresses)
             path = self.directory / "hosts" / f"{urllib.parse.quote(host, safe='')}.pem"
@@ -70,16 +80,23 @@ class FleetCa:
                 pem, certificate = _issue(host, names, signer, key)
                 self._write(path, pem)
             authorities = "".join(_pem(authority) for authority in trusted)
-            return Certificate(pem.decode(), authorities, _end(certificate)), created
+            return Certificate(pem.decode(), authorities, _end(certificate), _end(signer)), created
+
+    def prepare_successor(self) -> None:
+        """Make the authority that is to follow, if there is none yet: hosts trust it, and it signs nothing so far."""
+        with self._locked():
+            if not (self.directory / "ca-next.crt").exists():
+                self._create("ca-next")
 
     @contextlib.contextmanager
     def _locked(self) -> t.Iterator[None]:
         """Keep the forks of a run apart, and runs."""
-        if self.dry:
-            yield
-            return
         try:
+            if self.dry:
+                yield
+                return
             self.directory.mkdir(parents=True, mode=0o700, exist_ok=True)
+            self.directory.chmod(0o700)
             with (self.directory / ".lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 yield
@@ -88,29 +105,37 @@ class FleetCa:
 
     # -- the authority ----------------------------------------------------------------------------
 
-    def _create(self, allowed: bool) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    def _found(self, allowed: bool) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
         if not allowed:
             raise CaError(
                 f"there is no certificate authority in {self.directory}, and only a run for all hosts makes one, since"
                 " hosts that it leaves out would not know it. Copy the directory from the controller that has it, or"
                 " run without --limit and --tags"
             )
+        return self._create("ca")
+
+    def _create(self, name: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+        if (self.directory / f"{name}.key").exists():
+            raise CaError(
+                f"{self.directory} has {name}.key, and no {name}.crt: bring that back from where you keep copies, since"
+                " hosts know it. Who wants another authority removes the key first"
+            )
         key = ec.generate_private_key(ec.SECP256R1())
         now = _now()
         # A name of its own, so that a certificate says which of several authorities has signed it.
-        name = x509.Name(
+        subject = x509.Name(
             [x509.NameAttribute(NameOID.COMMON_NAME, f"gpufleet CA {now:%Y-%m-%d} {secrets.token_hex(4)}")]
         )
         usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)  # signs keys and CRLs
         builder = (
-            _builder(name, name, key.public_key(), now + datetime.timedelta(days=CA_DAYS))
+            _builder(subject, subject, key.public_key(), now + datetime.timedelta(days=CA_DAYS))
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(usage, critical=True)
         )
         certificate = builder.sign(key, hashes.SHA256())
-        self._write(self.directory / ".gitignore", b"*\n", 0o644)
-        self._write(self.directory / "ca.key", _key_pem(key))
-        self._write(self.directory / "ca.crt", _pem(certificate).encode(), 0o644)
+        self._write(self.directory / ".gitignore", _GITIGNORE, 0o644)
+        self._write(self.directory / f"{name}.key", _key_pem(key))
+        self._write(self.directory / f"{name}.crt", _pem(certificate).encode(), 0o644)
         return certificate, key
 
     def _load(self) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey | None]:
@@ -222,8 +247,15 @@ def _will_do(
         alternative = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return False
-    signers = [authority for authority in trusted if _has_signed(authority, certificate)]
-    return set(alternative) == set(names) and _end(certificate) > soon and any(_end(s) > soon for s in signers)
+    if set(alternative) != set(names) or not any(_has_signed(authority, certificate) for authority in trusted):
+        return False
+    if _end(certificate) > soon:
+        return True
+    # Another one would end as soon, with its authority; or it is of this very run, whatever it is that has to be new.
+    signer = trusted[0]
+    last = _end(certificate) >= _end(signer) > _now()
+    young = _begin(certificate) + _SKEW > _now() - _RUN
+    return _has_signed(signer, certificate) and (last or young)
 
 
 def _has_signed(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
@@ -261,3 +293,8 @@ def _end(certificate: x509.Certificate) -> datetime.datetime:
     # Releases before 42 have no such attribute.
     end: datetime.datetime | None = getattr(certificate, "not_valid_after_utc", None)
     return end or certificate.not_valid_after.replace(tzinfo=datetime.timezone.utc)
+
+
+def _begin(certificate: x509.Certificate) -> datetime.datetime:
+    begin: datetime.datetime | None = getattr(certificate, "not_valid_before_utc", None)
+    return begin or certificate.not_valid_before.replace(tzinfo=datetime.timezone.utc)

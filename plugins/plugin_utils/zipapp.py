@@ -21,16 +21,29 @@ from pathlib import Path
 
 FILES = Path(__file__).resolve().parents[2] / "files"
 
-PROGRAMS = {"gpu_exporter": "gpufleet.gpu_exporter.cli:main", "gpu_stress": "gpufleet.gpu_stress.cli:main"}
-"""Program to its entry point."""
 
-_BORROWED = {
-    "gpu_stress": [
-        f"gpu_exporter/{name}.py"
-        for name in ("__init__", "nvml", "inventory", "pci", "text", "allocations/__init__", "allocations/slots")
-    ],
+class Program(t.NamedTuple):
+    """A package below files/gpufleet."""
+
+    entry_point: str
+    libraries: bool = False
+    """Whether it needs those of wheels.txt."""
+    borrowed: tuple[str, ...] = ()
+    """Files that it uses of other packages."""
+
+
+PROGRAMS = {
+    "gpu_exporter": Program("gpufleet.gpu_exporter.cli:main", libraries=True),
+    "gpu_stress": Program(
+        "gpufleet.gpu_stress.cli:main",
+        libraries=True,
+        borrowed=tuple(
+            f"gpu_exporter/{name}.py"
+            for name in ("__init__", "nvml", "inventory", "pci", "text", "allocations/__init__", "allocations/slots")
+        ),
+    ),
+    "monitoring_manage": Program("gpufleet.monitoring_manage.cli:main"),
 }
-"""Program to what it uses of the others."""
 
 _MAIN = """\
 import sys
@@ -78,7 +91,7 @@ def build(program: str, mirror: str, cache: Path | None = None) -> Zipapp:
     if program not in PROGRAMS:
         raise ZipappError(f"there is no program {program!r}, only {', '.join(PROGRAMS)}")
     cache = cache or _cache()
-    wheels, sources = _wheels(), _sources(program)
+    wheels, sources = _wheels(program), _sources(program)
     key = _key(program, wheels, sources)
     version = f"{_version(sources)}-{key[:8]}"
     target = cache / version / f"{program.replace('_', '-')}.pyz"
@@ -98,7 +111,9 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpufleet" / "zipapps"
 
 
-def _wheels() -> list[Wheel]:
+def _wheels(program: str) -> list[Wheel]:
+    if not PROGRAMS[program].libraries:
+        return []
     lines = (FILES / "wheels.txt").read_text().splitlines()
     return [Wheel(*line.split()) for line in lines if line and not line.startswith("#")]
 
@@ -107,7 +122,7 @@ def _sources(program: str) -> dict[str, bytes]:
     """Return the program's files by their names in the zipapp."""
     package = FILES / "gpufleet"
     paths = [package / "__init__.py", *(package / program).rglob("*")]
-    paths += [package / name for name in _BORROWED.get(program, ())]
+    paths += [package / name for name in PROGRAMS[program].borrowed]
     wanted = [path for path in paths if path.suffix in (".py", ".toml")]
     return {path.relative_to(FILES).as_posix(): path.read_bytes() for path in sorted(wanted)}
 
@@ -120,7 +135,7 @@ def _version(sources: t.Mapping[str, bytes]) -> str:
 
 def _key(program: str, wheels: t.Iterable[Wheel], sources: t.Mapping[str, bytes]) -> str:
     """Name what the zipapp is made of. This file is a part of that: it says how."""
-    digest = hashlib.sha256(Path(__file__).read_bytes() + PROGRAMS[program].encode())
+    digest = hashlib.sha256(Path(__file__).read_bytes() + PROGRAMS[program].entry_point.encode())
     for wheel in wheels:
         digest.update(wheel.sha256.encode())
     for name, content in sources.items():
@@ -153,7 +168,7 @@ def _sha256(content: bytes) -> str:
 
 
 def _pack(program: str, sources: t.Mapping[str, bytes], libraries: t.Mapping[Wheel, bytes]) -> bytes:
-    module, _, function = PROGRAMS[program].partition(":")
+    module, _, function = PROGRAMS[program].entry_point.partition(":")
     members = {"__main__.py": _MAIN.format(module=module, function=function).encode(), **sources}
     for wheel, content in libraries.items():
         members.update(_unpack(wheel, content))

@@ -16,6 +16,7 @@ PARTS = {
     "master": "Prometheus with 100, 1,000 and 10,000 targets",
     "rules": "Recording rules, with 100, 300 and 1,000 workers of 8 GPUs",
     "dashboards": "The dashboards, with a day of 1,000 hosts of 8 GPUs",
+    "front_door": "The front door: nginx' latency, and requests lost while it is reloaded",
     "gpu_exporter": "The GPU exporter, with 8 GPUs and 64 containers",
     "scrape_targets": "Large inventories: the check and the targets alone",
 }

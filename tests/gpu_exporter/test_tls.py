@@ -33,7 +33,10 @@ class Fleet:
             fresh.replace(path.with_suffix(suffix))
 
     def _certificate(self, host):
-        return self.ca.certificate(host, ["127.0.0.1"], 400, may_create=True)[0]
+        for former in self.ca.directory.glob("hosts/*.pem"):
+            former.unlink()
+        addresses = [host] if ":" in host else ["127.0.0.1"]
+        return self.ca.certificate(host, addresses, 90, may_create=True)[0]
 
     def client(self, host, ca=None):
         """What a host of the fleet, or with another authority's certificate, asks with."""
@@ -42,7 +45,7 @@ class Fleet:
         self.put(path, certificate)
         context = ssl.create_default_context(cadata=certificate.authorities)
         if ca:
-            self.put(path, ca.certificate(host, [], 400, may_create=True)[0])
+            self.put(path, ca.certificate(host, [], 90, may_create=True)[0])
         context.load_cert_chain(path.with_suffix(".pem"))
         return context
 
@@ -50,7 +53,7 @@ class Fleet:
     def settings(self):
         pem = str(self.worker.with_suffix(".pem"))
         authorities = str(self.worker.with_suffix(".ca"))
-        clients = ["master1", "gpu1"]
+        clients = ["master1", "gpu1", "fd00::9"]
         return {"cert_file": pem, "key_file": pem, "client_ca_file": authorities, "client_allowed_sans": clients}
 
 
@@ -89,6 +92,7 @@ def test_who_has_a_certificate_is_served_on_both_ports(worker, fleet):
     served = {"gpu_exporter_dcgm_served": 1, "gpu_exporter_collector_up": 1}
     worker.wait(lambda metrics: all(set(metrics.values(name)) == {value} for name, value in served.items()))
     assert b"gpu_power_watts" in ask(worker, fleet.client("gpu1"))
+    assert b"gpu_power_watts" in ask(worker, fleet.client("fd00::9"))  # which OpenSSL spells in another way
     assert b"DCGM_FI_DEV_GPU_TEMP" in ask(worker, fleet.client("gpu1"), dcgm_port(worker))
 
 

@@ -57,6 +57,7 @@ OTHERS = {
         *("node_cpu_seconds_total", "node_filesystem_avail_bytes", "node_filesystem_size_bytes", "node_load15"),
         *("node_memory_MemAvailable_bytes", "node_memory_MemTotal_bytes", "node_systemd_unit_state"),
         *("node_time_seconds", "node_vmstat_oom_kill"),
+        "gpufleet_certificate_not_after_timestamp_seconds",  # from a file that the role certificate writes
     },
     "alertmanager": {"alertmanager_config_last_reload_successful", "alertmanager_notifications_failed_total"},
     "prometheus": {
@@ -69,10 +70,9 @@ OTHERS = {
         *("prometheus_tsdb_wal_storage_size_bytes", "prometheus_tsdb_wal_writes_failed_total"),
     },
 }
-# What the lab lacks: there may be no certificate and no blackbox_exporter; its kernel tells its hosts
-# neither how good its clock is nor, with control groups of version 1, the memory of containers.
+# What the lab lacks: there is no blackbox_exporter; its kernel tells its hosts neither how good its clock is nor, with
+# control groups of version 1, the memory of containers.
 ELSEWHERE = {
-    "gpufleet_certificate_not_after_timestamp_seconds",
     "probe_ssl_earliest_cert_expiry",
     *("node_timex_maxerror_seconds", "node_timex_sync_status"),
     *("ds01_container_memory_bytes", "ds01_container_memory_limit_bytes"),

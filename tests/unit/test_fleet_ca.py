@@ -62,13 +62,14 @@ def test_what_will_do_is_not_made_anew(ca, directory):
 
 
 @pytest.mark.parametrize("change", ["address", "days", "cut", "stranger", "other host's"])
-def test_what_will_not_do_is(ca, directory, tmp_path, change):
+def test_what_will_not_do_is(ca, directory, tmp_path, monkeypatch, change):
     first = give(ca)
     path = directory / "hosts" / "gpu1.pem"
     host, days = HOST, 90
     if change == "address":
         host = ("gpu1", ["10.0.0.2"])
     if change == "days":
+        monkeypatch.setattr(fleet_ca, "_RUN", datetime.timedelta(0))
         days = 366
     if change == "cut":
         path.write_text(first.pem[:-100])
@@ -87,7 +88,11 @@ def test_keys_are_for_their_owner_alone_and_not_for_git(ca, directory):
     assert directory.stat().st_mode & 0o777 == 0o700
     modes = {path.name: path.stat().st_mode & 0o777 for path in directory.rglob("*") if path.is_file()}
     assert modes["ca.key"] == modes["gpu1.pem"] == 0o600
-    assert (directory / ".gitignore").read_text() == "*\n"
+    subprocess.run(["git", "init", "--quiet", directory], check=True)
+    done = subprocess.run(
+        ["git", "ls-files", "--others", "--exclude-standard"], cwd=directory, capture_output=True, text=True
+    )
+    assert done.stdout.split() == [".gitignore", "ca.crt"]  # a checkout with it makes no other authority
 
 
 def test_check_mode_leaves_nothing(directory):
@@ -150,7 +155,53 @@ def test_the_remedy_trusts_both_authorities_and_renews_nothing_at_once(ca, direc
 def test_without_the_old_authority_its_certificates_are_made_anew(ca, directory):
     first = give(ca)
     (directory / "ca.crt").unlink()
+    (directory / "ca.key").unlink()
     assert give(ca).pem != first.pem
+
+
+def test_half_an_authority_is_not_overwritten(ca, directory):
+    give(ca)
+    (directory / "ca.crt").unlink()
+    key = (directory / "ca.key").read_bytes()
+    with pytest.raises(fleet_ca.CaError, match=r"has ca\.key, and no ca\.crt"):
+        give(ca)
+    assert (directory / "ca.key").read_bytes() == key
+
+
+def test_the_authority_to_come_is_trusted_before_it_signs(ca, directory):
+    first = give(ca)
+    ca.prepare_successor()
+    ca.prepare_successor()  # once is enough
+    second = give(ca)
+    assert second.pem == first.pem
+    assert second.authorities.count("BEGIN CERTIFICATE") == 2
+    new = give(ca, ("gpu2", []))
+    assert read(new.pem).issuer == read(first.pem).issuer
+    for name, successor in (("ca.crt", "ca-next.crt"), ("ca.key", "ca-next.key")):
+        (directory / name).rename(directory / name.replace("ca", "ca-old"))
+        (directory / successor).rename(directory / name)
+    assert give(ca).pem == first.pem
+    third = give(ca, renew_days=400)
+    assert read(third.pem).issuer != read(first.pem).issuer
+    assert third.authorities.count("BEGIN CERTIFICATE") == 2
+
+
+def test_services_of_a_host_that_ask_in_one_run_get_one_certificate(ca):
+    give(ca)
+    assert give(ca, renew_days=400) == give(ca, renew_days=400)
+
+
+def test_a_certificate_that_ends_with_its_authority_is_not_made_anew_at_each_run(ca, monkeypatch):
+    monkeypatch.setattr(fleet_ca, "CA_DAYS", 30)
+    first = give(ca)
+    monkeypatch.setattr(fleet_ca, "_RUN", datetime.timedelta(0))
+    assert give(ca) == first
+
+
+def test_an_authority_that_has_ended_is_said(ca, monkeypatch):
+    monkeypatch.setattr(fleet_ca, "CA_DAYS", 0)
+    with pytest.raises(fleet_ca.CaError, match="has expired"):
+        give(ca)
 
 
 def test_a_certificate_does_not_outlive_its_authority(ca, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ansible_collections.gpufleet.monitoring.plugins.plugin_utils import fleet_ca
 
 CHECKOUT = Path(__file__).parents[2]
 INVENTORY = """
@@ -53,7 +55,8 @@ def test_a_run_for_all_hosts_makes_an_authority_beside_the_inventory(play, tmp_p
     assert done.returncode == 0, done.stdout + done.stderr
     authority = tmp_path / ".gpufleet/tls"
     assert f"keep a copy of {authority}" in " ".join(done.stderr.split())
-    for host, clients in (("gpu1", ["master1", "gpu1"]), ("master1", ["master1"])):
+    prometheus = "master1.prometheus.gpufleet"
+    for host, clients in (("gpu1", [prometheus, "gpu1"]), ("master1", [prometheus, "master1"])):
         key, ca, web = found[host]["host.pem"], found[host]["ca.pem"], found[host]["web.yml"]
         assert key["secret_content"] == (authority / f"hosts/{host}.pem").read_text()
         assert (key["mode"], key["group"]) == ("0640", "x")
@@ -67,17 +70,50 @@ def test_a_run_for_all_hosts_makes_an_authority_beside_the_inventory(play, tmp_p
     assert same == found
 
 
-def test_the_variables_may_be_templates(play, tmp_path):
+def test_the_variables_may_be_templates(play, tmp_path, monkeypatch):
     more = {"room": "fra1", "gpufleet_tls_directory": "{{ inventory_dir }}/{{ room }}", "days": 400}
+    monkeypatch.setattr(fleet_ca, "_SKEW", datetime.timedelta(days=10))  # of ten days ago, and not of this run
+    fleet_ca.FleetCa(tmp_path / "fra1").certificate("gpu1", ["192.0.2.1"], 90, may_create=True)
+    before = (tmp_path / "fra1/hosts/gpu1.pem").read_text()
     done, first = play("--extra-vars", json.dumps(more))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "fra1/hosts/gpu1.pem").exists()
+    assert first["gpu1"]["host.pem"]["secret_content"] == before
     done, second = play("--extra-vars", json.dumps({**more, "gpufleet_tls_renew_days": "{{ days }}"}))
     assert done.returncode == 0, done.stdout + done.stderr
     assert second["gpu1"]["host.pem"] != first["gpu1"]["host.pem"]
 
 
-@pytest.mark.parametrize("options", [("--limit", "gpu1"), ("--tags", "some")])
+def test_a_name_of_prometheus_is_no_other_hosts(play, tmp_path):
+    inventory = (tmp_path / "hosts.yml").read_text()
+    (tmp_path / "hosts.yml").write_text(inventory.replace("192.0.2.1}", "master1.prometheus.gpufleet}"))
+    done, found = play()
+    assert done.returncode != 0
+    assert "names that end in .prometheus.gpufleet are those of masters" in " ".join(
+        (done.stdout + done.stderr).split()
+    )
+    assert "gpu1" not in found
+
+
+def test_an_authority_that_ends_soon_is_said(play, tmp_path):
+    assert play()[0].returncode == 0
+    directory = tmp_path / ".gpufleet/tls"
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", directory / "ca.key")
+    words = ["openssl", "req", "-x509", *key, "-out", directory / "ca.crt", "-days", "30", "-subj", "/CN=old"]
+    subprocess.run(words, check=True, capture_output=True)
+    done, _ = play()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "certificate authority ends on" in " ".join(done.stderr.split())
+
+
+def test_the_authority_to_follow_is_made_on_demand(play, tmp_path):
+    play()
+    done, found = play("--extra-vars", "gpufleet_tls_new_authority=true")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / ".gpufleet/tls/ca-next.crt").exists()
+    assert found["gpu1"]["ca.pem"]["content"].count("BEGIN CERTIFICATE") == 2
+
+
+@pytest.mark.parametrize("options", [("--limit", "gpu1"), ("--tags", "some"), ("--start-at-task", "Write")])
 def test_a_run_for_a_part_makes_none(play, tmp_path, options):
     done, found = play(*options)
     assert done.returncode != 0

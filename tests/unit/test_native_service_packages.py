@@ -287,3 +287,45 @@ def test_a_name_that_apt_would_take_for_something_else_is_refused(name):
     repository = {"url": "http://x/", "key_url": "http://x/key"}
     with pytest.raises(PackageError, match="no name of a package"):
         from_params({"names": [name], "version": None, "replaces": [], "repository": repository})
+
+
+# -- the distribution's own ---------------------------------------------------------------------
+
+OWN = Packages(("demo-core",), "", (), None, hold=False)
+POLICY = (0, "demo-core:\n  Installed: (none)\n  Candidate: 1:2.1-1~bpo\n", "")
+
+
+def test_without_a_repository_the_hosts_own_sources_say_what_is_installed(fetch, tmp_path):
+    host = Host(policy=POLICY, madison=MADISON)
+    assert fetch(host, want=OWN) == {"demo-core": "1:2.1-1~bpo"}  # with its owner's preferences, unlike madison
+    assert host.ran("update")
+    assert not any("Dir::Etc" in word for command in host.told for word in command)
+    Apt(host).install({"demo-core": "1:2.1-1~bpo"}, [], tmp_path / "scratch")
+    assert not any("Dir::Etc" in word for command in host.told for word in command)
+
+
+def test_a_source_of_the_host_that_is_ill_does_not_matter_while_another_has_the_package(fetch):
+    host = Host(
+        update=(100, "", "E: The repository 'http://gone.test stable Release' does not have a Release file."),
+        policy=POLICY,
+    )
+    assert fetch(host, want=OWN) == {"demo-core": "1:2.1-1~bpo"}
+
+
+@pytest.mark.parametrize("said", ["", "demo-core:\n  Installed: (none)\n  Candidate: (none)\n"])
+def test_a_package_that_no_source_has_is_named(fetch, said):
+    with pytest.raises(PackageError, match="knows no package demo-core"):
+        fetch(Host(policy=(0, said, "")), want=OWN)
+
+
+def test_a_repository_and_a_hold_are_asked_for():
+    assert from_params({"names": ["a1"], "version": None, "replaces": [], "hold": False}).repository is None
+    assert not from_params({"names": ["a1"], "version": None, "replaces": [], "hold": False}).hold
+
+
+def test_a_tool_of_the_distribution_that_others_need_by_now_stays(fetch):
+    needed = "Purg certbot [2.1]\nPurg openssl [3.0]\n"
+    host = Host(purge_openssl=(0, needed, ""), purge=(0, "Purg nginx [1.22]\n", ""))
+    Apt(host).remove(["nginx", "openssl"], OWN)
+    done = [command for command in host.ran("purge") if "--simulate" not in command]
+    assert [("nginx" in command, "openssl" in command) for command in done] == [(True, False)]

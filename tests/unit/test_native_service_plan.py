@@ -343,3 +343,40 @@ def test_data_is_copied_when_another_release_starts_and_only_then():
     plan = make_plan(want, older)
     assert plan.save == ("/var/lib/demo/one.db",)
     assert "copy /var/lib/demo/one.db, for the way back" in summary(plan, want, older)
+
+
+# -- the distribution's own packages ------------------------------------------------------------
+
+DROP_IN = "/etc/systemd/system/demo.service.d/gpufleet.conf"
+SHARED = Service("demo", "absent", DROP_IN, packages=Packages(("demo-core", "tool"), "", (), None, hold=False))
+
+
+def test_a_distributions_packages_are_not_held():
+    plan = make_plan(SHARED._replace(state="started"), having(demo_core=None))
+    assert (plan.packages.get, plan.packages.hold) == (("demo-core", "tool"), ())
+
+
+def test_what_was_there_before_goes_on_without_us_and_what_came_with_us_goes():
+    theirs = WITH_PACKAGES._replace(own_packages=frozenset(["tool"]))
+    assert (make_plan(SHARED, theirs).action, make_plan(SHARED, theirs).enable) == ("restart", None)
+    ours = WITH_PACKAGES._replace(own_packages=frozenset(["demo-core"]))
+    assert (make_plan(SHARED, ours).action, make_plan(SHARED, ours).enable) == ("stop", False)
+
+
+def test_what_a_package_may_have_started_already_is_restarted_with_its_configuration():
+    assert (
+        make_plan(SHARED._replace(state="started"), having(demo_core=None)._replace(active=False)).action == "restart"
+    )
+
+
+# -- jobs ---------------------------------------------------------------------------------------
+
+TIMER_FILE = File("/etc/systemd/system/demo.timer", b"[Timer]\n")
+JOB = WANT._replace(files=(*WANT.files, TIMER_FILE), timer=True, can_reload=False)
+
+
+def test_a_job_is_watched_by_its_timer_and_a_new_timer_is_read_by_systemd():
+    assert (JOB.watched, WANT.watched) == ("demo.timer", "demo.service")
+    plan = make_plan(JOB, CONVERGED)
+    assert plan.write == (TIMER_FILE,)
+    assert (plan.daemon_reload, plan.action) == (True, "restart")

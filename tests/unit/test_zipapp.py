@@ -109,3 +109,11 @@ def test_a_mirror_without_the_wheel_says_what_to_do(files):
 def test_an_unknown_program_is_named(files):
     with pytest.raises(zipapp.ZipappError, match="no program 'x', only gpu_exporter"):
         zipapp.build("x", "", files)
+
+
+def test_a_program_without_libraries_needs_no_mirror(tmp_path):
+    built = zipapp.build("monitoring_manage", "http://192.0.2.1", tmp_path)
+    command = [sys.executable, "-I", "-S", built.path, "--version"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ran.stdout == "monitoring-manage 0.1.0\n"
+    assert {name.partition("/")[0] for name in zipfile.ZipFile(built.path).namelist()} == {"__main__.py", "gpufleet"}

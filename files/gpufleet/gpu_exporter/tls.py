@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import ssl
@@ -38,8 +39,8 @@ class TlsServer:
         connection.do_handshake()
         allowed = self._settings.client_allowed_sans
         certificate: dict[str, t.Any] = connection.getpeercert() or {}
-        names = {value for _kind, value in certificate.get("subjectAltName", ())}
-        if allowed and not names & set(allowed):
+        names = {_name(value) for _kind, value in certificate.get("subjectAltName", ())}
+        if allowed and not names & {_name(value) for value in allowed}:
             raise ssl.SSLCertVerificationError("the client's certificate has none of the names that are allowed")
 
     def _current(self) -> ssl.SSLContext:
@@ -72,6 +73,14 @@ class TlsServer:
             context.load_verify_locations(settings.client_ca_file)
             context.verify_mode = ssl.CERT_REQUIRED
         return context
+
+
+def _name(value: str) -> str:
+    """Return the name, or the address in the one spelling that we compare: OpenSSL writes FD00:0:0:0:0:0:0:1."""
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        return value
 
 
 def _version(path: str) -> tuple[int, int] | None:

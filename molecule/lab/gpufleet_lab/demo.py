@@ -132,7 +132,8 @@ def _grafana(lab: Lab, master: str, version: str | None) -> Iterator[str]:
         yield "Grafana:    a STAND-IN, with nothing to look at, since Debian has none. With its archive for Linux in a"
         yield f"  file, `make clean` and then `{grafana.REAL}=/path/of/it make demo` runs the real one."
         return
-    yield f"Grafana:    http://{lab.host(master).address}:3000/ (the real one, {version}); user admin, password:"
+    yield f"Grafana:    https://{lab.host(master).address}/ (the real one, {version})"
+    yield "  its certificate is of a CA that browsers do not know; user admin, password:"
     yield f"  python3 molecule/lab/lab.py ssh {lab.name} {master} cat /etc/grafana/secrets/admin_password"
 
 

@@ -44,7 +44,7 @@ class Apt:
         shutil.rmtree(scratch, ignore_errors=True)
         archives = scratch / "archives"
         (archives / "partial").mkdir(parents=True)
-        options = self._source(want.repository, scratch)
+        options = self._source(want.repository, scratch) if want.repository else self._own_sources()
         versions = {name: self._choose(name, want, options) for name in changes.get}
         install = _install(versions, changes.drop, [*options, *_option(f"Dir::Cache::archives={archives}/")])
         self._refuse_side_effects([*install, "--simulate"], {*changes.get, *changes.drop})
@@ -62,7 +62,8 @@ class Apt:
         """Install what was fetched. Raises PackageError."""
         self._run(_quiet("dpkg", "--configure", "-a"))  # finishes what a run before this one had to leave
         archives = _option(f"Dir::Cache::archives={scratch}/archives/")
-        options = [*_sources(scratch), *archives, "--no-download"]
+        vendor = _sources(scratch) if (scratch / "vendor.list").exists() else []
+        options = [*vendor, *archives, "--no-download"]
         self._get(_install(versions, drop, options), "the packages could not be installed")
 
     def go_back(self, before: t.Mapping[str, str | None], scratch: Path) -> None:
@@ -79,16 +80,31 @@ class Apt:
         if words:
             self._get(_apt("install", *_CHANGE, *words), "the packages from before could not be put back")
 
-    def remove(self, names: t.Sequence[str]) -> None:
+    def remove(self, names: t.Sequence[str], want: Packages | None = None) -> None:
         """Remove packages with their configuration, and nothing that needs them. Raises PackageError."""
+        if want and not want.hold:
+            # The distribution's: by now, others of its packages may need them.
+            names = [name for name in names if not self._needed(name, names)]
+        if not names:
+            return
         words = _apt("purge", *names)
         self._refuse_side_effects([*words, "--simulate"], set(names))
         self._get([*words, "--yes", "--allow-change-held-packages"], "the packages could not be removed")
+
+    def _needed(self, name: str, others: t.Sequence[str]) -> bool:
+        """Whether a package is needed by one that is not among ``others``."""
+        out = self._run([*_apt("purge", name), "--simulate"])[1]
+        return not set(re.findall(r"^(?:Remv|Purg) (\S+)", out, re.MULTILINE)) <= {*others}
 
     def hold(self, names: t.Sequence[str], wanted: bool) -> None:
         """Keep packages from being upgraded by whoever upgrades the host, or no longer."""
         if names:
             self._get(["apt-mark", "hold" if wanted else "unhold", *names], "the packages could not be held")
+
+    def _own_sources(self) -> list[str]:
+        """Read what the host's own sources have. One that is ill does not matter, if another has the packages."""
+        self._run(_apt("update"))
+        return []
 
     def _source(self, repository: Repository, scratch: Path) -> list[str]:
         """Read the repository's index, and return the options that let apt see it beside the host's own sources."""
@@ -108,9 +124,18 @@ class Apt:
 
     def _choose(self, name: str, want: Packages, options: t.Sequence[str]) -> str:
         """Return the newest version that is wanted. Raises PackageError."""
+        if not want.repository and not want.version:
+            return self._candidate(name)
         lines = self._run(["apt-cache", *options, "madison", name])[1].splitlines()  # the newest first
         found = [fields[1] for fields in ([word.strip() for word in line.split("|")] for line in lines)]
         return choose(want, name, found)
+
+    def _candidate(self, name: str) -> str:
+        """Return the version that the host's owner would get, whose preferences count. Raises PackageError."""
+        found = re.search(r"^ *Candidate: (\S+)", self._run(_quiet("apt-cache", "policy", name))[1], re.MULTILINE)
+        if found is None or found[1] == "(none)":
+            raise PackageError(f"apt knows no package {name} on this host: look with apt-get update, apt policy {name}")
+        return found[1]
 
     def _refuse_side_effects(self, words: t.Sequence[str], ours: t.Container[str]) -> None:
         """What else is on the host stays as it is: jobs run on it. Libraries that are missing may come."""

@@ -10,7 +10,7 @@ import typing as t
 from pathlib import Path
 
 from .health import Run
-from .packages import Changes, Installed, PackageError, Packages, choose, fetch_key
+from .packages import Changes, Installed, PackageError, Packages, Repository, choose, fetch_key
 
 # What `dnf versionlock` writes, a line for each package: name-epoch:version-release.*
 LOCKS = Path("/etc/dnf/plugins/versionlock.list")
@@ -44,10 +44,13 @@ class Dnf:
 
         Returns the version of each package to get. Raises PackageError.
         """
+        repository = want.repository
+        if repository is None:
+            raise PackageError("packages of the distribution are installed by apt alone so far")
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
-        signed = self._trust(want, scratch)
-        options = self._source(want, scratch)
+        signed = self._trust(repository, scratch)
+        options = self._source(want, repository, scratch)
         versions = {name: self._choose(name, want, options) for name in changes.get}
         words = [*options, *(f"{name}-{version}" for name, version in versions.items())]
         if self._dnf("versionlock", *_ALONE, "list")[0] != 0:
@@ -57,7 +60,7 @@ class Dnf:
         download = ("--downloadonly", f"--downloaddir={archives}")
         self._get("the packages could not be downloaded", "install", *_CHANGE, *download, *words)
         ours = [f"{name}-{version.partition(':')[2]}" for name, version in versions.items()]
-        self._verify([*signed, *(str(file) for name in ours for file in archives.glob(f"{name}.*.rpm"))], want)
+        self._verify([*signed, *(str(file) for name in ours for file in archives.glob(f"{name}.*.rpm"))], repository)
         for name in [*changes.get, *changes.drop]:
             if name in before:
                 # Best effort: whoever installed a package by hand may have taken it from nowhere that is left.
@@ -91,7 +94,7 @@ class Dnf:
         if files:
             self._get(problem, "install", *_CHANGE, *_ALONE, *(str(file) for file in files.values()))
 
-    def remove(self, names: t.Sequence[str]) -> None:
+    def remove(self, names: t.Sequence[str], want: Packages | None = None) -> None:
         """Remove packages, and nothing that needs them. Raises PackageError."""
         self._refuse_side_effects("remove", [*_CHANGE, *names], set(names))
         self._get("the packages could not be removed", "remove", *_CHANGE, *names)
@@ -103,18 +106,18 @@ class Dnf:
         if names and wanted:
             self._get("the packages could not be held", "versionlock", *_ALONE, "add", *names)
 
-    def _source(self, want: Packages, scratch: Path) -> list[str]:
+    def _source(self, want: Packages, repository: Repository, scratch: Path) -> list[str]:
         """Return the options that let dnf see the repository, and only what is wanted of it, beside the host's own."""
         names = ",".join([*want.names, *want.replaces])
         sources = scratch / "sources"
         sources.mkdir()
         # Signatures are checked afterwards: dnf would do so by adding the key to those that the host trusts.
         (sources / "vendor.repo").write_text(
-            f"[{VENDOR}]\nname={VENDOR}\nbaseurl={want.repository.url}\nincludepkgs={names}\n"
+            f"[{VENDOR}]\nname={VENDOR}\nbaseurl={repository.url}\nincludepkgs={names}\n"
             "gpgcheck=0\nrepo_gpgcheck=0\nmetadata_expire=0\nskip_if_unavailable=0\n"
         )
         options = [f"--setopt=reposdir={','.join([*OWN_SOURCES, str(sources)])}"]
-        problem = f"the repository {want.repository.url} cannot be used"
+        problem = f"the repository {repository.url} cannot be used"
         self._get(problem, "makecache", *options, f"--repo={VENDOR}")
         return options
 
@@ -137,25 +140,24 @@ class Dnf:
                     f"{' '.join([*_DNF, verb, *words])}"
                 )
 
-    def _trust(self, want: Packages, scratch: Path) -> list[str]:
+    def _trust(self, repository: Repository, scratch: Path) -> list[str]:
         """Return the command that says whether files are signed by the repository's key, and no other's."""
-        key = fetch_key(want.repository, scratch)
+        key = fetch_key(repository, scratch)
         keys = scratch / "keys"
         keys.mkdir()
         rpmkeys = ["env", "LC_ALL=C", "rpmkeys", "--dbpath", str(keys)]
         code, out, err = self._run([*rpmkeys, "--import", str(key)])
         if code != 0:
-            raise PackageError(f"{want.repository.key_url} is no key that rpm takes: {_reason(out, err)}")
+            raise PackageError(f"{repository.key_url} is no key that rpm takes: {_reason(out, err)}")
         return [*rpmkeys, "--define", "_pkgverify_level all", "--checksig"]  # no signature is a wrong one
 
-    def _verify(self, words: t.Sequence[str], want: Packages) -> None:
+    def _verify(self, words: t.Sequence[str], repository: Repository) -> None:
         """Refuse packages that are not signed by this very key. Raises PackageError."""
         code, out, err = self._run(list(words))
         if code != 0:
             said = [line.rpartition("/")[2] for line in out.splitlines() if "NOT OK" in line] or [err.strip()]
             raise PackageError(
-                f"{want.repository.url} has packages without a signature by {want.repository.key_url}: "
-                f"{'; '.join(said)}"
+                f"{repository.url} has packages without a signature by {repository.key_url}: {'; '.join(said)}"
             )
 
     def _dnf(self, verb: str, *words: str) -> tuple[int, str, str]:

@@ -60,6 +60,7 @@ class ServiceHost:
         self._journal_file = self.root / "journal.json"
         self._scratch = self.root / ".packages"
         self._data = self.root / "data"
+        self._refusal_file = Path(f"/run/gpufleet-{want.name}.refused")
 
     # -- see ----------------------------------------------------------------------------------
 
@@ -73,9 +74,9 @@ class ServiceHost:
         fresh = {name for name, version in journal.get("packages", {}).items() if version is None}
         own_packages = {*manifest.get("packages", []), *fresh}
         paths = [file.path for file in self.want.files] + list(placed) + [self.want.unit_path]
-        state = self._systemd.show(self.unit)
+        state = self._systemd.show(self.want.watched)
         if state.file.startswith("masked") and self.want.state != "absent":
-            raise ServiceError(f"{self.unit} is masked on this host: systemctl unmask {self.unit}")
+            raise ServiceError(f"{self.want.watched} is masked on this host: systemctl unmask {self.want.watched}")
         return Host(
             files={path: state for path in paths for state in [_file_state(Path(path))] if state},
             directories=frozenset(path for path in self.want.tree if Path(path).is_dir()),
@@ -115,9 +116,21 @@ class ServiceHost:
 
     def probe(self) -> str | None:
         """Look at the running service once. Return None when it is well, else the reason in words."""
+        if self.want.timer and self._systemd.show(self.unit).active == "failed":
+            return f"it failed when its timer started it: journalctl --unit {self.unit}"
         return healths.probe(self.health, self.unit, self._run) if self.health else None
 
     # -- do -----------------------------------------------------------------------------------
+
+    def refuse(self, reason: str) -> None:
+        """Note that the host is not as described, until it is or boots: monitoring-status tells who asks there."""
+        note = json.dumps({"time": time.time(), "reason": reason})
+        with contextlib.suppress(OSError):  # what went wrong is told anyway
+            _write_file(self._refusal_file, note.encode(), 0o600)
+
+    def settle(self) -> None:
+        """Note that the host is as described."""
+        self._refusal_file.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def locked(self) -> t.Iterator[None]:
@@ -211,7 +224,7 @@ class ServiceHost:
             self._install_packages(plan, versions)
             self._place(plan)
             self._order(plan)
-            reason = healths.wait(self.health, self._systemd, self.unit, self._run) if self._must_run(plan) else None
+            reason = self._wait(self.health) if self._must_run(plan) else None
         except (OSError, SystemdError, KeyError, pkgs.PackageError, ServiceError) as error:
             reason = str(error)
         if reason:
@@ -221,6 +234,12 @@ class ServiceHost:
 
     def _must_run(self, plan: Plan) -> bool:
         return plan.action in ("start", "restart", "reload")
+
+    def _wait(self, health: healths.Health | None) -> str | None:
+        """Return None when the service is well, else the reason in words. A job that succeeded is well."""
+        if self.want.timer and health is None:
+            return None
+        return healths.wait(health, self._systemd, self.want.watched, self._run)
 
     def _begin(self, plan: Plan, have: Host) -> None:
         """Write down the state to go back to. After a run that was cut, that is still the one before it."""
@@ -282,7 +301,7 @@ class ServiceHost:
             manager.install(versions, plan.packages.drop, self._scratch)
             self.check_files(plan)
         elif manager and plan.packages.drop:
-            manager.remove(plan.packages.drop)
+            manager.remove(plan.packages.drop, self.want.packages)
         if manager:
             manager.hold(plan.packages.hold, True)
 
@@ -316,20 +335,28 @@ class ServiceHost:
         if plan.daemon_reload:
             self._systemd.daemon_reload()
         if plan.enable is not None:
-            self._systemd.enable(self.unit, plan.enable)
+            self._systemd.enable(self.want.watched, plan.enable)
         if plan.action:
-            self._systemd.order(plan.action, self.unit)
+            self._command(plan.action)
+
+    def _command(self, verb: str) -> None:
+        """Start, restart, reload or stop the service. A job runs now, and its timer counts once it has succeeded."""
+        if self.want.timer and verb == "stop":
+            self._systemd.order("stop", self.want.watched)
+        self._systemd.order("restart" if self.want.timer and verb != "stop" else verb, self.unit)
+        if self.want.timer and verb != "stop":
+            self._systemd.order("restart", self.want.watched)
 
     def _go_back(self, reason: str, journal: t.Sequence[str]) -> t.NoReturn:
         """Put back what was there before, see it run again, and raise ServiceError."""
         known = _read_json(self._journal_file)
         problem = None
         try:
-            now = self._systemd.show(self.unit)
+            now = self._systemd.show(self.want.watched)
             if not known["active"] and now.active != "inactive":
-                self._systemd.order("stop", self.unit)
+                self._command("stop")
             if not known["enabled"] and now.file == "enabled":
-                self._systemd.enable(self.unit, False)
+                self._systemd.enable(self.want.watched, False)
             if "data" in known:
                 self._stop()
                 self._restore_data(known)
@@ -343,8 +370,8 @@ class ServiceHost:
             self._systemd.daemon_reload()
             self._systemd.reset_failed(self.unit)
             if known["active"]:
-                self._systemd.order("restart", self.unit)
-                problem = healths.wait(self._former_health(), self._systemd, self.unit, self._run)
+                self._command("restart")
+                problem = self._wait(self._former_health())
         except (OSError, SystemdError, KeyError, pkgs.PackageError) as error:
             problem = str(error)
         if problem:
@@ -399,16 +426,18 @@ class ServiceHost:
             "held": sorted((have.held | set(plan.packages.hold)) & names),
             "health": self.health and self.health._asdict(),
         }
-        _write_file(self._manifest_file, json.dumps(manifest, indent=1).encode(), 0o600)
+        # Nothing in it is secret, and who is not root may ask how the service is: monitoring-status reads it.
+        _write_file(self._manifest_file, json.dumps(manifest, indent=1).encode(), 0o644)
         self._journal_file.unlink()
 
     def remove(self, plan: Plan, have: Host) -> None:
         """Carry a removal out; repeating one that was cut is safe, since the manifest goes last."""
-        self._order(plan._replace(daemon_reload=False))
+        goes_on = plan.action == "restart"
+        self._order(plan._replace(daemon_reload=False, action=None if goes_on else plan.action))
         if have.held:
             package_manager(self._run).hold(sorted(have.held & have.packages.keys()), False)
         if plan.packages.drop:
-            package_manager(self._run).remove(plan.packages.drop)
+            package_manager(self._run).remove(plan.packages.drop, self.want.packages)
         for path in plan.remove:
             Path(path).unlink(missing_ok=True)
         manifest, journal = _read_json(self._manifest_file), _read_json(self._journal_file)
@@ -416,6 +445,8 @@ class ServiceHost:
         if plan.daemon_reload:
             self._systemd.daemon_reload()
             self._systemd.reset_failed(self.unit)
+        if goes_on:
+            self._command("restart")
         if plan.remove_user:
             self._systemd.remove_user(plan.remove_user)
         if plan.forget:
@@ -430,21 +461,31 @@ def bring(host: ServiceHost, delivered: Path | None) -> tuple[Plan, Host]:
     Raises ServiceError, ReleaseError, PackageError.
     """
     with host.locked():
-        before = have = host.observe()
-        first = plan = make_plan(host.want, have)
-        if plan.forget or plan.purge:
-            host.remove(plan, have)
-            return first, before
-        if plan.install:
-            host.install(delivered)
-            have = host.observe()
-            plan = make_plan(host.want, have)
-        if plan.changes:
-            versions = host.fetch_packages(plan, have)
-            if not versions:
-                host.check_files(plan)
-            host.apply(plan, have, versions)
+        try:
+            done = _bring(host, delivered)
+        except (ServiceError, releases.ReleaseError, pkgs.PackageError) as error:
+            host.refuse(str(error))
+            raise
+        host.settle()
+        return done
+
+
+def _bring(host: ServiceHost, delivered: Path | None) -> tuple[Plan, Host]:
+    before = have = host.observe()
+    first = plan = make_plan(host.want, have)
+    if plan.forget or plan.purge:
+        host.remove(plan, have)
         return first, before
+    if plan.install:
+        host.install(delivered)
+        have = host.observe()
+        plan = make_plan(host.want, have)
+    if plan.changes:
+        versions = host.fetch_packages(plan, have)
+        if not versions:
+            host.check_files(plan)
+        host.apply(plan, have, versions)
+    return first, before
 
 
 # -- files --------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ class PackageManager(t.Protocol):
     def go_back(self, before: t.Mapping[str, str | None], scratch: Path) -> None:
         """Put back the versions that were there; None stands for not there."""
 
-    def remove(self, names: t.Sequence[str]) -> None:
+    def remove(self, names: t.Sequence[str], want: Packages | None = None) -> None:
         """Remove packages with their configuration, and nothing that needs them."""
 
     def hold(self, names: t.Sequence[str], wanted: bool) -> None:

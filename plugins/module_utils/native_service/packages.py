@@ -1,10 +1,10 @@
 # Copyright: the gpufleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Programs that come as packages from a repository of their vendor, by the host's own package manager.
+"""Programs that come as packages, by the host's own package manager: from the distribution, or from their vendor.
 
-The repository is asked only while something is to be installed, and never becomes one of the host's own sources: the
-vendor's other packages (a GPU driver, of all things) must not arrive with somebody's next upgrade, and a source that
-the host's owner adds later must not clash with ours.
+A vendor's repository is asked only while something is to be installed, and never becomes one of the host's own sources:
+the vendor's other packages (a GPU driver, of all things) must not arrive with somebody's next upgrade, and a source
+that the host's owner adds later must not clash with ours.
 """
 
 from __future__ import annotations
@@ -29,12 +29,16 @@ class Repository(t.NamedTuple):
 
 
 class Packages(t.NamedTuple):
-    """Packages as they are to be. An empty version is any that is there, else the newest."""
+    """Packages as they are to be. An empty version is any that is there, else the newest.
+
+    Without a repository they come from the host's own sources. ``hold`` keeps them from other people's upgrades.
+    """
 
     names: tuple[str, ...]
     version: str
     replaces: tuple[str, ...]
-    repository: Repository
+    repository: Repository | None
+    hold: bool = True
 
 
 class Installed(t.NamedTuple):
@@ -65,13 +69,6 @@ def matches(version: str, wanted: str) -> bool:
 
 def from_params(params: t.Mapping[str, t.Any]) -> Packages:
     """Return what the ``packages`` option describes. Raises PackageError."""
-    repository = params["repository"]
-    for name in ("url", "key_url"):
-        if not re.match(r"https?://[^\s\[\]]+$", repository[name]):
-            raise PackageError(f"packages.repository.{name} is no http(s) URL: {repository[name]!r}")
-    sha256 = repository.get("key_sha256")
-    if sha256 and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
-        raise PackageError(f"packages.repository.key_sha256 is not a SHA-256 in hexadecimal: {sha256!r}")
     for name in [*params["names"], *params["replaces"]]:
         if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9.+_-]*[a-zA-Z0-9+]", name):
             raise PackageError(f"packages.names: {name!r} is no name of a package")
@@ -79,8 +76,19 @@ def from_params(params: t.Mapping[str, t.Any]) -> Packages:
         tuple(params["names"]),
         params["version"] or "",
         tuple(params["replaces"]),
-        Repository(repository["url"].rstrip("/") + "/", repository["key_url"], sha256 and sha256.lower()),
+        _repository(params["repository"]) if params.get("repository") else None,
+        params.get("hold", True),
     )
+
+
+def _repository(params: t.Mapping[str, t.Any]) -> Repository:
+    for name in ("url", "key_url"):
+        if not re.match(r"https?://[^\s\[\]]+$", params[name]):
+            raise PackageError(f"packages.repository.{name} is no http(s) URL: {params[name]!r}")
+    sha256 = params.get("key_sha256")
+    if sha256 and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+        raise PackageError(f"packages.repository.key_sha256 is not a SHA-256 in hexadecimal: {sha256!r}")
+    return Repository(params["url"].rstrip("/") + "/", params["key_url"], sha256 and sha256.lower())
 
 
 def fetch_key(repository: Repository, scratch: Path) -> Path:
@@ -105,4 +113,5 @@ def choose(want: Packages, name: str, found: t.Sequence[str]) -> str:
         if matches(version, want.version):
             return version
     has = f"it has {', '.join(dict.fromkeys(found))}" if found else "it has none of that name"
-    raise PackageError(f"{want.repository.url} has no {name} {want.version}".rstrip() + f": {has}")
+    whose = want.repository.url if want.repository else "the host's list of sources"
+    raise PackageError(f"{whose} has no {name} {want.version}".rstrip() + f": {has}")

@@ -58,6 +58,22 @@ class Service(t.NamedTuple):
     purge: bool = False
     packages: pkgs.Packages | None = None
     data: tuple[str, ...] = ()
+    timer: bool = False  # the unit is a job, which NAME.timer starts
+
+    @property
+    def watched(self) -> str:
+        """The unit whose state is the service's: between its runs, a job is inactive."""
+        return f"{self.name}.{'timer' if self.timer else 'service'}"
+
+    @property
+    def shared(self) -> bool:
+        """Whether unit and packages are the distribution's, for everybody on the host."""
+        return self.unit_path.endswith(".d/gpufleet.conf") and self.packages is not None and not self.packages.hold
+
+    @property
+    def unit_paths(self) -> tuple[str, ...]:
+        """The files that systemd reads."""
+        return (self.unit_path, *([f"/etc/systemd/system/{self.watched}"] if self.timer else []))
 
     @property
     def tree(self) -> tuple[str, ...]:
@@ -157,9 +173,9 @@ def make_plan(want: Service, have: Host) -> Plan:
         remove=remove,
         make=tuple(path for path in want.tree if path not in have.directories),
         add_user=want.user if want.user not in have.users else None,
-        daemon_reload=want.unit_path in [file.path for file in write] or bool(packages.get) or have.unfinished,
+        daemon_reload=bool(packages.get) or have.unfinished or any(file.path in want.unit_paths for file in write),
         enable=None if have.enabled == (want.state == "started") else not have.enabled,
-        action=_action(want, have, effect),
+        action=_action(want, have, effect, fresh=bool(packages.get)),
         prune=_outdated(current, have) if want.release and not install else (),
         packages=packages,
         save=have.rewritable if switch else (),
@@ -175,7 +191,7 @@ def _packages(want: pkgs.Packages | None, have: Host) -> pkgs.Changes:
         get=get,
         drop=tuple(sorted(unwanted & have.packages.keys())),
         # To install a package that is held lets it go.
-        hold=tuple(name for name in names if name in get or not have.packages[name].held),
+        hold=tuple(name for name in names if name in get or not have.packages[name].held) if want and want.hold else (),
     )
 
 
@@ -189,12 +205,14 @@ def _removal(want: Service, have: Host) -> Plan:
     purge = have.data if want.purge else ()
     if not have.managed:
         return Plan(forget=have.leftovers, purge=purge)
+    # A program of the distribution that was there before us goes on as it was before us: others use it.
+    stays = want.shared and not have.own_packages.intersection(want.packages.names[:1] if want.packages else ())
     return Plan(
         remove=tuple(path for path in have.placed if path not in keep),
         remove_user=have.own_user if have.own_user in have.users else None,
         daemon_reload=True,
-        enable=False if have.enabled else None,
-        action="stop" if have.active else None,
+        enable=False if have.enabled and not stays else None,
+        action=("restart" if stays else "stop") if have.active else None,
         forget=True,
         purge=purge,
         packages=pkgs.Changes(drop=tuple(sorted(have.own_packages & have.packages.keys()))),
@@ -213,12 +231,12 @@ def _strongest(*effects: t.Iterable[str]) -> str:
     return max((effect for group in effects for effect in group), key=EFFECTS.index, default="none")
 
 
-def _action(want: Service, have: Host, effect: str) -> str | None:
+def _action(want: Service, have: Host, effect: str, fresh: bool) -> str | None:
     if want.state == "stopped":
         return "stop" if have.active else None
     if not have.active:
-        # What is starting now may be up, as it was, before it is told to start.
-        return "restart" if have.trying and effect != "none" else "start"
+        # What is starting now may be up, as it was, before it is told to start. So may what a package starts.
+        return "restart" if (have.trying and effect != "none") or fresh else "start"
     if effect == "reload" and not want.can_reload:
         return "restart"
     return None if effect == "none" else effect

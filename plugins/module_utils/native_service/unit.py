@@ -55,6 +55,18 @@ DEFAULTS: dict[str, dict[str, t.Any]] = {
     "Install": {"WantedBy": "multi-user.target"},
 }
 
+_RESTART = ("Restart", "RestartSec", "RestartSteps", "RestartMaxDelaySec")
+# What a job gets that a timer starts: it ends, and is not started again before its time.
+JOB_DEFAULTS: dict[str, dict[str, t.Any]] = {
+    "Unit": {"Wants": "network-online.target", "After": "network-online.target"},
+    "Service": {
+        "Type": "oneshot",
+        **{name: value for name, value in DEFAULTS["Service"].items() if name not in _RESTART},
+    },
+}
+
+TIMER_DEFAULTS: dict[str, dict[str, t.Any]] = {"Timer": {}, "Install": {"WantedBy": "timers.target"}}
+
 # Directives that older systemd does not know, and would warn about at every daemon-reload (NEWS of each version).
 SINCE = {"RestartSteps": 254, "RestartMaxDelaySec": 254}
 
