@@ -142,7 +142,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.firewall.host import Firewall, find_connection
-from ..module_utils.firewall.plan import FirewallError, Want, make_plan, outcome, summary, text
+from ..module_utils.firewall.plan import FirewallError, make_plan, outcome, read_want, summary, text
 
 RULE = {
     "name": {"type": "str", "required": True},
@@ -175,21 +175,14 @@ def main() -> None:
 
 
 def _run(module: AnsibleModule) -> dict[str, t.Any]:
-    params = module.params
-    want = Want(
-        params["state"] == "present",
-        params["rules"],
-        params["ssh_ports"],
-        params["ssh_from"],
-        params["incoming"] == "deny",
-    )
+    want = read_want(module.params)
     firewall = Firewall(module.run_command)
     session, connection = find_connection()
     if module.check_mode:
         have = firewall.observe(want)
         plan = make_plan(want, have, connection)
     else:
-        plan, have = firewall.bring(want, connection, params["confirm_within"])
+        plan, have = firewall.bring(want, connection, module.params["confirm_within"])
     for warning in plan.warnings:
         module.warn(warning)
     result: dict[str, t.Any] = {"changed": plan.changes, "actions": summary(plan)}

@@ -15,6 +15,7 @@ from ansible_collections.gpufleet.monitoring.plugins.module_utils.firewall.plan 
     Want,
     make_plan,
     outcome,
+    read_want,
     summary,
     text,
 )
@@ -104,6 +105,32 @@ def test_without_ipv6_in_ufw_there_are_no_rules_for_it():
     assert {step.rule.family for step in plan.steps} == {4}
 
 
+# -- what is asked for ---------------------------------------------------------------------------
+
+PARAMETERS = {"state": "present", "rules": [], "ssh_ports": [], "ssh_from": ["any"], "incoming": "keep"}
+
+
+def test_networks_are_in_ufws_spelling():
+    """Else the second run finds other rules than it would write."""
+    access = {**EXPORTER, "from": ["10.0.0.9/32", "FD00::0:1/64", "any"]}
+    found = read_want({**PARAMETERS, "rules": [access], "ssh_from": ["10.0.0.7/24"]})
+    assert found.ssh_from == ["10.0.0.0/24"]
+    assert found.accesses[0]["from"] == ["10.0.0.9", "fd00::/64", "any"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "what"),
+    [
+        ({"ssh_from": ["gpu_workers"]}, "ssh_from (firewall_ssh_networks) has ['gpu_workers']"),
+        ({"rules": [{**EXPORTER, "from": ["10.0.0.9/33"]}]}, "the rule 'exporter' has ['10.0.0.9/33']"),
+    ],
+)
+def test_what_is_no_network_is_said(parameters, what):
+    with pytest.raises(FirewallError) as caught:
+        read_want({**PARAMETERS, **parameters})
+    assert str(caught.value) == f"{what}: one of them is no network and not any"
+
+
 # -- the way by which Ansible came ---------------------------------------------------------------
 
 
@@ -133,6 +160,20 @@ def test_a_rule_for_the_ssh_port_that_leaves_the_controller_out_does_no_harm():
 def test_a_rule_of_others_that_would_come_to_life_and_cut_ssh_is_refused():
     said = refusal(State({4: [rule("deny", "20:30")], 6: []}))
     assert said.endswith("which would be closed by ufw's own rule 'deny 20:30/tcp from anywhere'")
+
+
+def test_a_range_of_ours_that_closes_the_ssh_port_is_named():
+    extra = {"name": "jobs", "port": "20:30", "proto": "tcp", "from": ["10.9.9.9"]}
+    assert refusal(State(NOTHING), Want(True, [extra])).endswith(
+        "which would be closed by 'deny 20:30/tcp from anywhere', which stands for a range in firewall_extra_rules:"
+        " leave that port out of it"
+    )
+
+
+def test_a_rule_for_one_interface_is_tried():
+    """Whether packets come by it is not known beforehand."""
+    other = rule("deny", "22")._replace(direction="in_eth1")
+    assert make_plan(want(), State({4: [other], 6: []}), CAME).enable
 
 
 def test_ipv6_that_ufw_would_close_is_refused():
@@ -185,6 +226,14 @@ def test_absent_does_not_cut_ssh_either():
     have = State(NOTHING, enabled=True, incoming="DROP")
     on = after(have, make_plan(want(), have, CAME))
     assert "ufw allow 22/tcp" in refusal(on, Want(False))
+
+
+def test_absent_is_not_held_up_by_a_way_in_that_it_does_not_touch():
+    """By a rule for one interface, or by before.rules."""
+    theirs = rule("allow", "22")._replace(direction="in_tailscale0")
+    have = State({4: [theirs, rule("deny", "9100", comment="gpufleet: x")], 6: []}, enabled=True, incoming="DROP")
+    assert summary(make_plan(Want(False), have, CAME)) == ["delete deny 9100/tcp from anywhere"]
+    assert not make_plan(Want(False), have._replace(rules={4: [theirs], 6: []}), CAME).changes
 
 
 @pytest.mark.parametrize(

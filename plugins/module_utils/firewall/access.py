@@ -28,6 +28,7 @@ from ..inventory import (
     plain,
     read_hosts,
 )
+from .ufw import as_network
 
 ANYBODY = "any"
 SOURCES = "firewall_source_addresses"
@@ -190,7 +191,7 @@ def _parse_source(source: str, groups: Groups, subject: str, faults: Faults) -> 
     if source == ANYBODY or source in groups:
         return source
     try:
-        return _as_network(source)
+        return as_network(source)
     except ValueError as error:
         hint = did_you_mean(source, [*groups, ANYBODY])
         faults.add(f"{subject}: from has '{source}', which {error}, no group and not {ANYBODY}{hint}")
@@ -229,18 +230,9 @@ def _as_proto(value: object) -> str:
     return str(value)
 
 
-def _as_network(value: object) -> str:
-    """Return a network in the one spelling that ufw gives it. Raises ValueError with the end of a sentence."""
-    try:
-        network = ipaddress.ip_network(str(value), strict=False)
-    except ValueError:
-        raise ValueError("is no network") from None
-    return str(network.network_address) if network.num_addresses == 1 else str(network)
-
-
 def _as_networks(value: object) -> tuple[str, ...]:
     try:
-        return tuple(_as_network(network) for network in _as_words(value))
+        return tuple(as_network(network) for network in _as_words(value))
     except ValueError:
         raise ValueError("must be a list of IP addresses and networks") from None
 

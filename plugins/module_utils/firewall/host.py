@@ -19,7 +19,7 @@ import typing as t
 from pathlib import Path
 
 from .plan import FirewallError, Plan, State, Want, make_plan
-from .ufw import Packet, Step, parse_rules
+from .ufw import CLOSED, OPEN, OURS, Packet, Step, parse_rules
 
 Run = t.Callable[["list[str]"], tuple[int, str, str]]
 
@@ -33,6 +33,8 @@ TIMER = "gpufleet-firewall-undo"
 SETTINGS, SWITCH = Path("/etc/default/ufw"), Path("/etc/ufw/ufw.conf")
 RULES = {4: Path("/etc/ufw/user.rules"), 6: Path("/etc/ufw/user6.rules")}
 FILES = (SETTINGS, SWITCH, *RULES.values())
+
+POLICIES = {name: name for name in (OPEN, CLOSED, "REJECT")} | {"ACCEPT_NO_TRACK": OPEN}
 
 UNDO = """\
 # Puts ufw back as it was before a change after which nobody came in again.
@@ -58,14 +60,16 @@ class Firewall:
         """Return ufw as it is, as far as ``want`` makes it matter."""
         if not shutil.which("ufw"):
             return State({4: [], 6: []}, installed=False, before=_manifest())
+        if not want.present and not _has_ours():
+            return State({4: [], 6: []})
         settings = {**_settings(SETTINGS), **_settings(SWITCH)}
         enabled = settings.get("ENABLED", "").lower() == "yes"
         return State(
             {family: parse_rules(path.read_text()) for family, path in RULES.items()},
             enabled=enabled,
             loaded=enabled and self._run(["iptables", "-w", "-S", "ufw-user-input"])[0] == 0,
-            incoming=settings.get("DEFAULT_INPUT_POLICY", ""),
-            routed=settings.get("DEFAULT_FORWARD_POLICY", ""),
+            incoming=_policy(settings, "INPUT"),
+            routed=_policy(settings, "FORWARD"),
             ipv6=settings.get("IPV6", "").lower() == "yes",
             forward=self._forward() if want.present and not enabled else {},
             before=_manifest(),
@@ -219,6 +223,20 @@ def _before(have: State, plan: Plan) -> dict[str, t.Any]:
         others = sum(not rule.is_ours for rules in have.rules.values() for rule in rules)
         known.update(enabled=False, others=others, forward=dict(have.forward))
     return {**known, **have.before}
+
+
+def _has_ours() -> bool:
+    """Whether there is anything to take away. A host that never had a firewall of ours may have any kind of ufw."""
+    mark = f" comment={OURS.encode().hex()}"
+    return MANIFEST.exists() or any(mark in path.read_text() for path in RULES.values() if path.exists())
+
+
+def _policy(settings: t.Mapping[str, str], chain: str) -> str:
+    name = f"DEFAULT_{chain}_POLICY"
+    policy = settings.get(name, "").upper()
+    if policy not in POLICIES:
+        raise FirewallError(f"{SETTINGS} has {name}='{policy}', which is none of {', '.join(sorted(set(POLICIES)))}")
+    return POLICIES[policy]
 
 
 def _manifest() -> dict[str, t.Any]:

@@ -6,7 +6,20 @@ from __future__ import annotations
 
 import typing as t
 
-from .ufw import ANY, CLOSED, OPEN, Packet, Rule, Step, arrange, decide, have_in_common, wanted_rules
+from .ufw import (
+    ANY,
+    CLOSED,
+    OPEN,
+    Packet,
+    Rule,
+    Step,
+    arrange,
+    as_network,
+    decide,
+    has_address,
+    have_in_common,
+    wanted_rules,
+)
 
 SSH = "ssh"
 _WORDS = {OPEN: "allow", CLOSED: "deny", "REJECT": "reject"}
@@ -24,6 +37,22 @@ class Want(t.NamedTuple):
     ssh_ports: t.Sequence[int] = ()  # none: the one by which Ansible came
     ssh_from: t.Sequence[str] = (ANY,)
     closed: bool = False  # what no rule speaks of; else it stays as it is
+
+
+def read_want(params: t.Mapping[str, t.Any]) -> Want:
+    """Return what the module's parameters ask for. Raises FirewallError where a network is none."""
+    accesses = [
+        {**access, "from": _networks(f"the rule '{access['name']}'", access["from"])} for access in params["rules"]
+    ]
+    ssh_from = _networks("ssh_from (firewall_ssh_networks)", params["ssh_from"])
+    return Want(params["state"] == "present", accesses, params["ssh_ports"], ssh_from, params["incoming"] == "deny")
+
+
+def _networks(what: str, values: t.Sequence[str]) -> list[str]:
+    try:
+        return [value if value == ANY else as_network(value) for value in values]
+    except ValueError as error:
+        raise FirewallError(f"{what} has {list(values)}: one of them {error} and not {ANY}") from None
 
 
 class State(t.NamedTuple):
@@ -58,7 +87,8 @@ class Plan(t.NamedTuple):
 def make_plan(want: Want, have: State, connection: Packet | None) -> Plan:
     """Return what turns ``have`` into ``want``. Raises FirewallError where ``connection`` would not be let in then."""
     plan = _presence(want, have, connection) if want.present else _absence(have)
-    if plan.enable is True or (have.enabled and plan.enable is None):
+    stays_on = plan.enable is True or (have.enabled and plan.enable is None)
+    if connection and plan.changes and stays_on:
         _check_connection(want, have, plan, connection)
     return plan
 
@@ -134,10 +164,8 @@ def outcome(have: State, plan: Plan) -> dict[int, list[Rule]]:
     return rules
 
 
-def _check_connection(want: Want, have: State, plan: Plan, connection: Packet | None) -> None:
+def _check_connection(want: Want, have: State, plan: Plan, connection: Packet) -> None:
     """Refuse what would cut the way by which Ansible came."""
-    if connection is None:
-        return
     way = f"Ansible came from {connection.source} by port {connection.port}"
     if connection.family == 6 and not have.ipv6:
         raise FirewallError(f"{way}, and ufw closes all of IPv6 on this host: set IPV6=yes in /etc/default/ufw")
@@ -145,13 +173,22 @@ def _check_connection(want: Want, have: State, plan: Plan, connection: Packet | 
     policy = dict(plan.policies).get("incoming", _WORDS[have.incoming])
     if rule.opens if rule else policy == _WORDS[OPEN]:
         return
-    if not want.present:
+    if want.present:
+        raise FirewallError(f"{way}, which would be closed{_why_closed(want, rule, connection)}")
+    # It may come in by what is not in ufw's list of rules, and then needs none of ours.
+    decisive = decide(connection, have.rules[connection.family])
+    if decisive.is_ours if decisive else have.incoming == OPEN:
         raise FirewallError(f"{way}, which only this collection's rule lets in: ufw allow {connection.port}/tcp")
+
+
+def _why_closed(want: Want, rule: Rule | None, connection: Packet) -> str:
     if want.ssh_ports and connection.port not in want.ssh_ports:
-        raise FirewallError(f"{way}, which would be closed: firewall_ssh_ports does not have it")
+        return ": firewall_ssh_ports does not have it"
     if rule and not rule.is_ours:
-        raise FirewallError(f"{way}, which would be closed by ufw's own rule '{rule}'")
-    raise FirewallError(f"{way}, which would be closed: firewall_ssh_networks does not have that address")
+        return f" by ufw's own rule '{rule}'"
+    if any(network == ANY or has_address(network, connection.source) for network in want.ssh_from):
+        return f" by '{rule}', which stands for a range in firewall_extra_rules: leave that port out of it"
+    return ": firewall_ssh_networks does not have that address"
 
 
 def _revived(have: State) -> t.Iterator[str]:

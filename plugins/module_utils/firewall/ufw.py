@@ -88,18 +88,30 @@ class Packet(t.NamedTuple):
         return 6 if ":" in self.source else 4
 
 
+def as_network(value: object) -> str:
+    """Return a network in the one spelling that ufw gives it. Raises ValueError with the end of a sentence."""
+    try:
+        network = ipaddress.ip_network(str(value), strict=False)
+    except ValueError:
+        raise ValueError("is no network") from None
+    return str(network.network_address) if network.num_addresses == 1 else str(network)
+
+
 def parse_rules(text: str) -> list[Rule]:
     """Return the rules of a file user.rules or user6.rules."""
     lines = (line[len(_TUPLE) :] for line in text.splitlines() if line.startswith(_TUPLE))
-    return [_parse_rule(line.split()) for line in lines]
+    return [_parse_rule(line) for line in lines]
 
 
-def _parse_rule(fields: list[str]) -> Rule:
+def _parse_rule(line: str) -> Rule:
     """ACTION[_log] PROTO PORT DESTINATION PORT SOURCE [APP APP] DIRECTION [comment=HEX]."""
-    comment = fields.pop()[len("comment=") :] if fields[-1].startswith("comment=") else ""
-    action, proto, ports, destination, source_ports, source, *apps, direction = fields
+    words, _, comment = line.partition(" comment=")
+    try:
+        action, proto, ports, destination, source_ports, source, *apps, direction = words.split()
+        text = bytes.fromhex(comment).decode("utf-8", "replace")
+    except ValueError:
+        raise ValueError(f"ufw has a rule that cannot be understood: {line}") from None
     action, _, logged = action.partition("_")
-    text = bytes.fromhex(comment).decode("utf-8", "replace")
     return Rule(action, proto, ports, source, destination, direction, text, logged, source_ports, " ".join(apps))
 
 
@@ -109,23 +121,20 @@ def _parse_rule(fields: list[str]) -> Rule:
 def decide(packet: Packet, rules: t.Iterable[Rule]) -> Rule | None:
     """Return the rule that decides about a packet, None where it is the policy.
 
-    A rule for one interface, or for some source ports, counts only if it keeps packets out.
+    A rule for one interface, or for some source ports, does not count: whether it does is not known beforehand.
     """
-    for rule in rules:
-        certain = rule.direction == "in" and rule.source_ports == ANY
-        if _concerns(rule, packet) and (certain or not rule.opens):
-            return rule
-    return None
+    return next((rule for rule in rules if _concerns(rule, packet)), None)
 
 
 def _concerns(rule: Rule, packet: Packet) -> bool:
     return (
-        rule.direction.startswith("in")
+        rule.direction == "in"
+        and rule.source_ports == ANY
         and not rule.action.startswith("route:")
         and rule.proto in ("tcp", ANY)
         and have_in_common(rule.ports, str(packet.port))
-        and _has_address(rule.source, packet.source)
-        and _has_address(rule.destination, packet.destination)
+        and has_address(rule.source, packet.source)
+        and has_address(rule.destination, packet.destination)
     )
 
 
@@ -141,7 +150,8 @@ def _ranges(ports: str) -> list[tuple[int, int]]:
     return [(int(low), int(high or low)) for low, _, high in bounds]
 
 
-def _has_address(network: str, address: str) -> bool:
+def has_address(network: str, address: str) -> bool:
+    """Whether an address is in a network; never in one of the other family."""
     return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
 
 
@@ -162,7 +172,7 @@ def wanted_rules(accesses: t.Iterable[t.Mapping[str, t.Any]], family: int) -> li
     opened: dict[tuple[str, str, str], list[str]] = {}  # of source, protocol, and name of what is open to all
     closed: dict[str, list[str]] = {}  # of protocol
     for (port, proto), found in sources.items():
-        if ANY in found:
+        if ANY in found or EVERYWHERE[family] in found:
             opened.setdefault((EVERYWHERE[family], proto, next(iter(names[port, proto]))), []).append(port)
             continue
         for source in found:
