@@ -30,15 +30,15 @@ class ActionModule(ActionBase):
     def _bring(self, task_vars: dict[str, t.Any] | None) -> dict[str, t.Any]:
         arguments = {name: value for name, value in self._task.args.items() if name != "confirm"}
         result = self._call(arguments, task_vars)
-        session = result.pop("unconfirmed", None)
-        if session is None or result.get("failed"):
+        change = result.pop("unconfirmed", None)
+        if change is None or result.get("failed"):
             return result
-        if not (session and self._comes_by_ssh()):
+        if not (change["session"] and self._comes_by_ssh()):
             result.setdefault("warnings", []).append(UNSEEN)
-            session = ""
+            change["session"] = ""
         try:
             self._connection.reset()
-            confirmed = self._call({"confirm": session}, task_vars)
+            confirmed = self._call({"confirm": change}, task_vars)
         except AnsibleConnectionFailure as error:
             raise AnsibleActionFail(
                 "With the new rules, no new connection to this host succeeds, so it puts the firewall back as it was"

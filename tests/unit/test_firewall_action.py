@@ -8,7 +8,8 @@ import pytest
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible_collections.gpufleet.monitoring.plugins.action.firewall import ActionModule
 
-CHANGED = {"changed": True, "unconfirmed": "10.0.0.1 50000 10.0.0.9 22"}
+SESSION = "10.0.0.1 50000 10.0.0.9 22"
+CHANGED = {"changed": True, "unconfirmed": {"id": "1234", "session": SESSION}}
 
 
 def run(transport, *answers, result=CHANGED):
@@ -34,7 +35,7 @@ def run(transport, *answers, result=CHANGED):
 @pytest.mark.parametrize("transport", ["ssh", "paramiko", "ansible.netcommon.libssh"])
 def test_after_a_change_it_comes_in_again(transport):
     result, asked = run(transport, {})
-    assert asked == [None, CHANGED["unconfirmed"]]
+    assert asked == [None, {"id": "1234", "session": SESSION}]
     assert result == {"changed": True}
 
 
@@ -53,10 +54,10 @@ def test_what_the_host_does_not_confirm_has_failed():
 
 @pytest.mark.parametrize(
     ("transport", "session"),
-    [("local", CHANGED["unconfirmed"]), ("local", ""), ("community.docker.docker", ""), ("ssh", "")],
+    [("local", SESSION), ("local", ""), ("community.docker.docker", ""), ("ssh", "")],
 )
 def test_where_ssh_cannot_be_tried_the_change_stays_with_a_warning(transport, session):
     """The session that local finds is the operator's own, and no reset makes a new one."""
-    result, asked = run(transport, {}, result={**CHANGED, "unconfirmed": session})
-    assert asked == [None, ""]
+    result, asked = run(transport, {}, result={"changed": True, "unconfirmed": {"id": "1234", "session": session}})
+    assert asked == [None, {"id": "1234", "session": ""}]
     assert "try one" in result["warnings"][0]

@@ -221,6 +221,16 @@ def test_an_order_that_somebody_has_turned_around_is_put_right():
     assert after(bad, arrange(bad, WANT)) == good
 
 
+def test_a_place_that_ufw_cannot_name_is_refused():
+    """It counts the rules of an application's profile as one, and puts them in by their number."""
+    app = rule("allow", "137,138", apps="Samba -")
+    allow = ours("allow", "9100,9500", "10.0.0.9")
+    have = [app, app._replace(ports="139,445"), app._replace(ports="2"), allow, rule("allow", "8080")]
+    with pytest.raises(ValueError, match="application profiles"):
+        arrange(have, WANT)
+    assert arrange([app, *have[3:]], WANT)
+
+
 def test_another_comment_changes_the_rule_where_it_is():
     have = after([], arrange([], WANT))
     renamed = wanted_rules(

@@ -64,6 +64,7 @@ def firewall_rules(
         *(row for row in _parse_table(services, groups, faults) if _is_in(host, row.groups, groups)),
     ]
     sources = _Sources(groups, hostvars, host, faults)
+    sources.check_families()
     found: dict[tuple[str, str, str], dict[str, None]] = {}
     for service in wanted:
         networks = sources.networks(service)
@@ -90,6 +91,13 @@ def _scraped(
         for job, endpoint in endpoints.items()
         if not is_loopback(endpoint.bind_address)
     ]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(text))
+    except ValueError:
+        return False  # a name, or nothing
 
 
 def _is_in(host: str, names: Sequence[str] | None, groups: Groups) -> bool:
@@ -120,6 +128,20 @@ class _Sources:
             else:
                 found[source] = None
         return {ANYBODY: None} if ANYBODY in found else found
+
+    def check_families(self) -> None:
+        """See that masters are known by addresses of the family by which they reach this host."""
+        here = self._hostvars[self._host]
+        host = read_hosts({WORKERS: [self._host]}, {self._host: here}, [], Faults())[self._host]
+        address = host.address or host.ansible_address
+        for name in map(str, self._groups.get(MASTERS, ())):
+            known = self._of_host(name) if name != self._host else ()
+            if known and _is_address(address) and all((":" in network) != (":" in address) for network in known):
+                self._faults.add(
+                    f"it reaches {self._host} at {address}, and is known to come from {', '.join(known)} alone, of the"
+                    f" other family: set {SOURCES} to addresses of both",
+                    name,
+                )
 
     def _of_host(self, name: str) -> tuple[str, ...]:
         if name not in self._known:

@@ -219,6 +219,20 @@ class Step(t.NamedTuple):
     position: int = 0
 
 
+def take(step: Step, rules: list[Rule]) -> None:
+    """Do a step in the rules of its family."""
+    if step.verb == "insert":
+        rules.insert(step.position - 1 if step.position else len(rules), step.rule)
+        return
+    index = next(index for index, other in enumerate(rules) if other.slot == step.rule.slot)
+    rules[index : index + 1] = [step.rule] if step.verb == "change" else []
+
+
+def count_rules(rules: t.Iterable[Rule]) -> int:
+    """Return how many rules ufw counts: those of one application's profile are one."""
+    return len({(*rule.slot[2:5], *rule.slot[6:]) if rule.apps else rule.slot for rule in rules})
+
+
 def arrange(have: t.Sequence[Rule], want: t.Sequence[Rule]) -> list[Step]:
     """Return the steps from `have` to all of `want` and those in `have` that are not ours, in their order.
 
@@ -226,18 +240,21 @@ def arrange(have: t.Sequence[Rule], want: t.Sequence[Rule]) -> list[Step]:
     rest comes right behind it. What is open to all comes last: whom others shut out, they mean to. In between, no port
     of `want` is closed to whom it was and will be open.
 
-    Raises ValueError where somebody else's rule has a slot and says the opposite.
+    Raises ValueError where somebody else's rule has a slot and says the opposite, or ufw has no way to say the place.
     """
     steps: list[Step] = []
     now = list(have)
 
     def place(rule: Rule, index: int) -> None:
-        now.insert(index, rule)
-        steps.append(Step("insert", rule, index + 1 if index < len(now) - 1 else 0))
+        step = Step("insert", rule, index + 1 if index < len(now) else 0)
+        if step.position > max(1, count_rules(now)):
+            raise ValueError(f"'{rule}' has to go behind rules of application profiles, where ufw cannot insert it")
+        take(step, now)
+        steps.append(step)
 
     def remove(rule: Rule) -> None:
-        now.remove(rule)
         steps.append(Step("delete", rule))
+        take(steps[-1], now)
 
     def settle(rule: Rule, least: int, index: int) -> None:
         """See that the rule is there, or one of others that does the same, at `least` there; else put it at `index`."""
