@@ -16,13 +16,18 @@ SCAN = Path(__file__).with_name("scan.py").read_text()
 def firewall(inventory):
     """Run the role firewall on gpu1 with other variables: firewall(firewall_incoming="deny"). It is undone."""
 
+    ran = []
+
     def play(**variables):
         path = inventory(WORKERS, **with_all(**variables))
-        return run_playbook("gpu_workers", "--tags", "firewall", inventory=path)
+        done = run_playbook("gpu_workers", "--tags", "firewall", inventory=path)
+        ran.append((variables, done.rc))
+        return done
 
     yield play
-    done = play()
-    assert done.rc == 0, done.messages()
+    if ran[-1:] != [({}, 0)]:
+        done = play()
+        assert done.rc == 0, done.messages()
 
 
 @pytest.fixture

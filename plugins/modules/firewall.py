@@ -16,7 +16,8 @@ description:
   - What is not in O(rules) is as it was, see O(incoming). The policy for forwarded packets is what it was, too.
   - The way by which Ansible came is never cut. Rules that would do so are refused before anything changes. What the
     rules do not tell is tried. After a change, the controller has to come in by a new connection within
-    O(confirm_within), or else the host itself puts ufw back as it was.
+    O(confirm_within), or else the host itself puts ufw back as it was. Where the controller does not come by SSH, the
+    change stays, with a warning.
   - ufw is installed by apt where it is missing.
 author:
   - The gpufleet authors (@gpufleet)
@@ -98,14 +99,26 @@ options:
     type: int
     default: 60
   confirm:
-    description: What the first call has said of its connection. The action plugin sets it.
-    type: str
+    description: Makes a change stay. The action plugin sets it.
+    type: dict
+    suboptions:
+      id:
+        description: Which change.
+        type: str
+        required: true
+      session:
+        description: The connection from before the change. Empty where it is not known, or no other one is to be had.
+        type: str
+        required: true
 requirements:
   - python >= 3.9 on the host
 notes:
   - Needs root on the host.
   - Docker publishes ports of containers around ufw, as C(iptables -t nat -L) shows.
-  - When ufw is switched on, it also sets what is in C(/etc/ufw/sysctl.conf), such as no ICMP redirects.
+  - When ufw is switched on, it also sets what is in C(/etc/ufw/sysctl.conf), such as no ICMP redirects, and in some
+    versions strict C(rp_filter). What was there before is put back with O(state=absent), or when a change is undone.
+  - Where ufw was off, and would break what is there instead, that is an error with the remedy. Examples are rules or
+    policies that somebody has set up by iptables, and C(IPV6=no) on a host that uses IPv6.
 seealso:
   - plugin: gpufleet.monitoring.firewall_rules
     plugin_type: filter
@@ -137,12 +150,14 @@ actions:
   sample: ["insert allow 9100,9500/tcp from 192.0.2.10", "insert deny 9100,9500/tcp from anywhere", "enable ufw"]
 """
 
+import functools
+import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.firewall.host import Firewall, find_connection
-from ..module_utils.firewall.plan import FirewallError, Want, make_plan, outcome, summary, text
+from ..module_utils.firewall.plan import FirewallError, make_plan, outcome, read_want, summary, text
 
 RULE = {
     "name": {"type": "str", "required": True},
@@ -157,14 +172,18 @@ ARGUMENTS = {
     "ssh_ports": {"type": "list", "elements": "int", "default": []},
     "ssh_from": {"type": "list", "elements": "str", "default": ["any"]},
     "confirm_within": {"type": "int", "default": 60},
-    "confirm": {"type": "str"},
+    "confirm": {
+        "type": "dict",
+        "options": {"id": {"type": "str", "required": True}, "session": {"type": "str", "required": True}},
+    },
 }
 
 
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(ARGUMENTS, supports_check_mode=True)
-    # ufw is found also where sbin is not on the path, and speaks English.
+    # ufw is found also where sbin is not on the path, and it speaks English.
+    os.environ["PATH"] = f"{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin"
     module.run_command_environ_update = {"LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
     try:
         if module.params["confirm"] is not None:
@@ -175,41 +194,40 @@ def main() -> None:
 
 
 def _run(module: AnsibleModule) -> dict[str, t.Any]:
-    params = module.params
-    want = Want(
-        params["state"] == "present",
-        params["rules"],
-        params["ssh_ports"],
-        params["ssh_from"],
-        params["incoming"] == "deny",
-    )
-    firewall = Firewall(module.run_command)
+    want = read_want(module.params)
+    firewall, token = _firewall(module), ""
     session, connection = find_connection()
     if module.check_mode:
         have = firewall.observe(want)
         plan = make_plan(want, have, connection)
     else:
-        plan, have = firewall.bring(want, connection, params["confirm_within"])
+        plan, have, token = firewall.bring(want, connection, module.params["confirm_within"])
     for warning in plan.warnings:
         module.warn(warning)
     result: dict[str, t.Any] = {"changed": plan.changes, "actions": summary(plan)}
     if plan.changes:
         header = {"before_header": "ufw", "after_header": "ufw"}
         result["diff"] = {**header, "before": text(have, have.rules), "after": text(have, outcome(have, plan), plan)}
-        if not module.check_mode:
-            result["unconfirmed"] = session
+    if token:
+        result["unconfirmed"] = {"id": token, "session": session}
     return result
+
+
+def _firewall(module: AnsibleModule) -> Firewall:
+    # What is missing is an error like others, so that a change is undone.
+    return Firewall(functools.partial(module.run_command, handle_exceptions=False))
 
 
 def _confirm(module: AnsibleModule) -> dict[str, t.Any]:
     """Whoever is here came in under the new rules, if it is not by the connection from before."""
     session, _ = find_connection()
-    if session and session == module.params["confirm"]:
+    confirm = module.params["confirm"]
+    if session and session == confirm["session"]:
         raise FirewallError(
             "the connection from before the change is still in use, so nothing shows that a new one would succeed;"
             " ufw will be put back as it was"
         )
-    Firewall(module.run_command).confirm()
+    _firewall(module).confirm(confirm["id"])
     return {"changed": False, "actions": []}
 
 

@@ -83,7 +83,8 @@ def test_administrators_reach_what_is_scraped():
     ],
 )
 def test_a_masters_source_address(master, expected):
-    assert sources(rules("gpu1", masters={"master1": master}))[("node_exporter", "9100")] == expected
+    workers = {"gpu1": {"ansible_host": "gpu1.ssh"}}
+    assert sources(rules("gpu1", workers, {"master1": master}))[("node_exporter", "9100")] == expected
 
 
 @pytest.mark.parametrize(
@@ -101,6 +102,14 @@ def test_a_master_whose_connections_cannot_be_known_is_an_error_with_its_name(ma
     assert fault.startswith("master1: ")
     assert what in fault
     assert "firewall_source_addresses" in fault
+
+
+def test_a_master_that_comes_by_the_other_family_is_an_error():
+    workers = {"gpu1": {"ansible_host": "fd00::1"}}
+    (fault,) = faults("gpu1", workers)
+    assert fault.startswith("master1: it reaches gpu1 at fd00::1, and is known to come from 10.0.0.100 alone")
+    both = {"master1": {"ansible_host": "10.0.0.100", "firewall_source_addresses": ["10.0.0.100", "fd00::100"]}}
+    assert sources(rules("gpu1", workers, both))[("node_exporter", "9100")] == ["10.0.0.100", "fd00::100"]
 
 
 def test_a_server_that_watches_itself_needs_no_address():

@@ -65,6 +65,11 @@ def test_rules_are_read_from_ufws_file():
     assert out.direction == "out"
 
 
+def test_a_rule_that_is_not_understood_is_named():
+    with pytest.raises(ValueError, match="cannot be understood: allow tcp"):
+        parse_rules("### tuple ### allow tcp\n")
+
+
 def test_an_empty_file_has_no_rules():
     assert parse_rules("*filter\n### RULES ###\n### END RULES ###\n") == []
 
@@ -85,9 +90,9 @@ HERE = "10.0.0.9"
         ([rule("deny", "21,23"), rule("limit", "22,80")], 1),
         ([rule("deny", "any", proto="any")], 0),
         ([rule("deny", "22", proto="udp")], None),
-        # What cannot be known counts only if it keeps packets out.
+        # What cannot be known does not count.
         ([rule("allow", "22", direction="in_eth0")], None),
-        ([rule("deny", "22", direction="in_eth0"), rule("allow", "22")], 0),
+        ([rule("deny", "22", direction="in_eth0"), rule("allow", "22")], 1),
         ([rule("allow", "22", source_ports="1000")], None),
         ([rule("deny", "22", direction="out"), rule("route:deny", "22")], None),
         ([Rule("allow", "tcp", "22", ALL, "10.0.0.8")], None),
@@ -108,6 +113,14 @@ def test_ports_of_the_same_sources_share_a_rule():
         ("deny", "tcp", "9100,9500", ALL, "gpufleet: nobody else"),
         ("deny", "udp", "53", ALL, "gpufleet: nobody else"),
     ]
+
+
+@pytest.mark.parametrize(("network", "family"), [("0.0.0.0/0", 4), ("::/0", 6)])
+def test_a_network_of_everything_is_open_to_all_of_its_family_alone(network, family):
+    found = {family: [(r.action, r.source) for r in wanted_rules([access(80, network)], family)] for family in (4, 6)}
+    everywhere = {4: ALL, 6: "::/0"}
+    other = 10 - family
+    assert found == {family: [("allow", everywhere[family])], other: [("deny", everywhere[other])]}
 
 
 def test_each_family_has_its_own_sources_and_both_are_closed():
@@ -208,6 +221,16 @@ def test_an_order_that_somebody_has_turned_around_is_put_right():
     assert after(bad, arrange(bad, WANT)) == good
 
 
+def test_a_place_that_ufw_cannot_name_is_refused():
+    """It counts the rules of an application's profile as one, and puts them in by their number."""
+    app = rule("allow", "137,138", apps="Samba -")
+    allow = ours("allow", "9100,9500", "10.0.0.9")
+    have = [app, app._replace(ports="139,445"), app._replace(ports="2"), allow, rule("allow", "8080")]
+    with pytest.raises(ValueError, match="application profiles"):
+        arrange(have, WANT)
+    assert arrange([app, *have[3:]], WANT)
+
+
 def test_another_comment_changes_the_rule_where_it_is():
     have = after([], arrange([], WANT))
     renamed = wanted_rules(
@@ -225,7 +248,7 @@ ACCESSES = st.lists(
     st.builds(
         lambda port, networks: access(port, *networks),
         st.sampled_from([22, 80, 9100, 9500]),
-        st.lists(st.sampled_from(["any", "10.0.0.8", "10.0.0.9"]), max_size=2),
+        st.lists(st.sampled_from(["any", ALL, "10.0.0.8", "10.0.0.9"]), max_size=2),
     ),
     max_size=4,
 )
@@ -254,7 +277,7 @@ def test_whatever_is_there_the_steps_lead_to_what_is_wanted(have, accesses):
             if not any(a["port"] == str(port) for a in accesses):
                 assert decisive is None
             else:
-                assert decisive.opens == (source in networks or "any" in networks)
+                assert decisive.opens == (source in networks or "any" in networks or ALL in networks)
 
 
 @given(st.lists(RULES, max_size=6, unique_by=lambda r: r.slot), ACCESSES)

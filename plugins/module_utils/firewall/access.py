@@ -28,6 +28,7 @@ from ..inventory import (
     plain,
     read_hosts,
 )
+from .ufw import as_network
 
 ANYBODY = "any"
 SOURCES = "firewall_source_addresses"
@@ -63,6 +64,7 @@ def firewall_rules(
         *(row for row in _parse_table(services, groups, faults) if _is_in(host, row.groups, groups)),
     ]
     sources = _Sources(groups, hostvars, host, faults)
+    sources.check_families()
     found: dict[tuple[str, str, str], dict[str, None]] = {}
     for service in wanted:
         networks = sources.networks(service)
@@ -89,6 +91,13 @@ def _scraped(
         for job, endpoint in endpoints.items()
         if not is_loopback(endpoint.bind_address)
     ]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(text))
+    except ValueError:
+        return False  # a name, or nothing
 
 
 def _is_in(host: str, names: Sequence[str] | None, groups: Groups) -> bool:
@@ -119,6 +128,20 @@ class _Sources:
             else:
                 found[source] = None
         return {ANYBODY: None} if ANYBODY in found else found
+
+    def check_families(self) -> None:
+        """See that masters are known by addresses of the family by which they reach this host."""
+        here = self._hostvars[self._host]
+        host = read_hosts({WORKERS: [self._host]}, {self._host: here}, [], Faults())[self._host]
+        address = host.address or host.ansible_address
+        for name in map(str, self._groups.get(MASTERS, ())):
+            known = self._of_host(name) if name != self._host else ()
+            if known and _is_address(address) and all((":" in network) != (":" in address) for network in known):
+                self._faults.add(
+                    f"it reaches {self._host} at {address}, and is known to come from {', '.join(known)} alone, of the"
+                    f" other family: set {SOURCES} to addresses of both",
+                    name,
+                )
 
     def _of_host(self, name: str) -> tuple[str, ...]:
         if name not in self._known:
@@ -190,7 +213,7 @@ def _parse_source(source: str, groups: Groups, subject: str, faults: Faults) -> 
     if source == ANYBODY or source in groups:
         return source
     try:
-        return _as_network(source)
+        return as_network(source)
     except ValueError as error:
         hint = did_you_mean(source, [*groups, ANYBODY])
         faults.add(f"{subject}: from has '{source}', which {error}, no group and not {ANYBODY}{hint}")
@@ -229,18 +252,9 @@ def _as_proto(value: object) -> str:
     return str(value)
 
 
-def _as_network(value: object) -> str:
-    """Return a network in the one spelling that ufw gives it. Raises ValueError with the end of a sentence."""
-    try:
-        network = ipaddress.ip_network(str(value), strict=False)
-    except ValueError:
-        raise ValueError("is no network") from None
-    return str(network.network_address) if network.num_addresses == 1 else str(network)
-
-
 def _as_networks(value: object) -> tuple[str, ...]:
     try:
-        return tuple(_as_network(network) for network in _as_words(value))
+        return tuple(as_network(network) for network in _as_words(value))
     except ValueError:
         raise ValueError("must be a list of IP addresses and networks") from None
 

@@ -18,32 +18,13 @@ import time
 import typing as t
 from pathlib import Path
 
-from .plan import FirewallError, Plan, State, Want, make_plan
-from .ufw import Packet, Step, parse_rules
+from .kernel import TOOLS, Kernel, Run, has_ipv6, sysctl_before
+from .pending import LOCK, MANIFEST, ROOT, RULES, SETTINGS, SWITCH, Pending
+from .plan import FirewallError, Plan, State, Want, make_plan, others
+from .ufw import CLOSED, OPEN, OURS, Packet, Rule, Step, count_rules, parse_rules, take
 
-Run = t.Callable[["list[str]"], tuple[int, str, str]]
-
-ROOT = Path("/opt/gpufleet/firewall")
-MANIFEST = ROOT / "manifest.json"
-PENDING = ROOT / "pending"
-LOCK = Path("/run/gpufleet-firewall.lock")
 LOCK_PATIENCE = 120
-TIMER = "gpufleet-firewall-undo"
-
-SETTINGS, SWITCH = Path("/etc/default/ufw"), Path("/etc/ufw/ufw.conf")
-RULES = {4: Path("/etc/ufw/user.rules"), 6: Path("/etc/ufw/user6.rules")}
-FILES = (SETTINGS, SWITCH, *RULES.values())
-
-UNDO = """\
-# Puts ufw back as it was before a change after which nobody came in again.
-cd {pending} || exit 0
-{off}
-{copies}
-{on}
-cd /
-rm -r {pending}
-rmdir --ignore-fail-on-non-empty {root}
-"""
+POLICIES = {name: name for name in (OPEN, CLOSED, "REJECT")} | {"ACCEPT_NO_TRACK": OPEN}
 
 
 class Firewall:
@@ -51,34 +32,48 @@ class Firewall:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._kernel = Kernel(run)
+        self._pending = Pending(self._order)
 
     # -- see ----------------------------------------------------------------------------------
 
     def observe(self, want: Want) -> State:
         """Return ufw as it is, as far as ``want`` makes it matter."""
         if not shutil.which("ufw"):
-            return State({4: [], 6: []}, installed=False, before=_manifest())
+            have = State({4: [], 6: []}, installed=False, before=_manifest())
+            return self._with_kernel(have, {}) if want.present else have
+        if not want.present and not _has_ours():
+            return State({4: [], 6: []})
         settings = {**_settings(SETTINGS), **_settings(SWITCH)}
-        enabled = settings.get("ENABLED", "").lower() == "yes"
-        return State(
-            {family: parse_rules(path.read_text()) for family, path in RULES.items()},
-            enabled=enabled,
-            loaded=enabled and self._run(["iptables", "-w", "-S", "ufw-user-input"])[0] == 0,
-            incoming=settings.get("DEFAULT_INPUT_POLICY", ""),
-            routed=settings.get("DEFAULT_FORWARD_POLICY", ""),
+        texts = {family: path.read_text() for family, path in RULES.items()}
+        have = State(
+            {family: parse_rules(text) for family, text in texts.items()},
+            enabled=settings.get("ENABLED", "").lower() == "yes",
+            incoming=_policy(settings, "INPUT"),
+            outgoing=_policy(settings, "OUTPUT"),
+            routed=_policy(settings, "FORWARD"),
             ipv6=settings.get("IPV6", "").lower() == "yes",
-            forward=self._forward() if want.present and not enabled else {},
+            builtins=settings.get("MANAGE_BUILTINS", "").lower() == "yes",
             before=_manifest(),
         )
+        if not want.present:
+            return have
+        have = have._replace(at_boot=self._run(["systemctl", "is-enabled", "ufw"])[1].strip())
+        if not have.enabled:
+            return self._with_kernel(have, settings)
+        families = (4, 6) if have.ipv6 else (4,)
+        return have._replace(
+            flushed=tuple(family for family in families if not self._kernel.has_loaded(family, texts[family]))
+        )
 
-    def _forward(self) -> dict[str, str]:
-        """What becomes of forwarded packets; nothing is said where there is no such tool."""
-        found = {}
-        for tool in filter(shutil.which, ("iptables", "ip6tables")):
-            code, out, _ = self._run([tool, "-w", "-S", "FORWARD"])
-            if code == 0 and out.startswith("-P FORWARD "):
-                found[tool] = out.split()[2]
-        return found
+    def _with_kernel(self, have: State, settings: t.Mapping[str, str]) -> State:
+        """Where ufw is off, what there is without it counts."""
+        return have._replace(
+            forward=self._kernel.forward(),
+            handmade=self._kernel.handmade(),
+            has_ipv6=has_ipv6(),
+            sysctl=sysctl_before(Path(settings.get("IPT_SYSCTL") or os.devnull)),
+        )
 
     # -- do -----------------------------------------------------------------------------------
 
@@ -97,14 +92,13 @@ class Firewall:
                     time.sleep(0.2)
             yield
 
-    def bring(self, want: Want, connection: Packet | None, within: int) -> tuple[Plan, State]:
-        """Bring ufw to its state. Return what was done, and ufw as it was. Raises FirewallError.
+    def bring(self, want: Want, connection: Packet | None, within: int) -> tuple[Plan, State, str]:
+        """Bring ufw to its state. Return what was done, ufw as it was, and the change's id. Raises FirewallError.
 
         After a change, ufw goes back in ``within`` seconds unless `confirm` is called.
         """
         with self.locked():
-            if PENDING.exists():  # of a run that nobody came back from
-                self._undo()
+            self._pending.settle()
             before = have = self.observe(want)
             first = plan = make_plan(want, have, connection)
             if plan.enable and self._run(["systemctl", "is-active", "--quiet", "firewalld"])[0] == 0:
@@ -114,99 +108,78 @@ class Firewall:
                 have = self.observe(want)
                 plan = make_plan(want, have, connection)
             if plan.changes:
-                self._begin(want, have, plan, within)
-                try:
-                    self._carry_out(have, plan)
-                except FirewallError as error:
-                    self._undo()
-                    raise FirewallError(f"{error}. The firewall is as it was") from None
-            elif not want.present and ROOT.exists():
+                return first, before, self._change(want, have, plan, within)
+            if not want.present and ROOT.exists():
                 shutil.rmtree(ROOT)
-            return first, before
+            return first, before, ""
 
-    def confirm(self) -> None:
-        """Make the last change stay. Raises FirewallError where it is gone already."""
+    def confirm(self, token: str) -> None:
+        """Make the change of that id stay. Raises FirewallError where it is gone already."""
         with self.locked():
-            if not PENDING.exists():
-                raise FirewallError("it took too long to come in again, and the firewall is as it was")
-            manifest = PENDING / "manifest.json"
-            if manifest.exists():
-                manifest.replace(MANIFEST)
-                shutil.rmtree(PENDING)
-            else:
-                shutil.rmtree(ROOT)
-            self._stop_timer()
+            self._pending.confirm(token)
 
     def _install(self) -> None:
-        words = ["apt-get", "install", "--yes", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120", "ufw"]
+        """Nothing is removed for it: it would be another firewall."""
+        words = ["apt-get", "install", "--yes", "--no-remove", "--no-install-recommends"]
+        words += ["-o", "DPkg::Lock::Timeout=120", "ufw"]
         if not shutil.which(words[0]):
             raise FirewallError("there is no ufw on this host, and no apt to install it: install it yourself")
         if self._run(words)[0] != 0:
             self._order("apt-get", "update")
             self._order(*words)
 
+    def _change(self, want: Want, have: State, plan: Plan, within: int) -> str:
+        try:
+            token = self._pending.begin(have, _before(have, plan) if want.present else None, within)
+            self._carry_out(have, plan)
+            self._pending.carried_out()
+        except (FirewallError, OSError) as error:
+            self._pending.undo()
+            raise FirewallError(f"{error}. The firewall is as it was") from None
+        return token
+
     def _carry_out(self, have: State, plan: Plan) -> None:
         """Rules come first: when ufw is switched on, they are there."""
-        count = {family: len(rules) for family, rules in have.rules.items()}
+        rules = {family: list(found) for family, found in have.rules.items()}
         for step in plan.steps:
-            self._order("ufw", *_words(step, count))
+            self._order("ufw", *_words(step, rules))
         if plan.enable is False:
             self._order("ufw", "disable")
         for name, word in plan.policies:
             self._order("ufw", "default", word, name)
+        for family in TOOLS if plan.enable else have.flushed:
+            self._kernel.clear(family)
+        if plan.reload:
+            self._order("ufw", "reload")
         if plan.enable is True:
             self._order("ufw", "--force", "enable")
         if plan.enable is False:
-            for tool, policy in have.before.get("forward", {}).items():
-                self._order(tool, "-w", "-P", "FORWARD", policy)
+            self._put_back(have.before)
 
-    def _order(self, *words: str) -> None:
+    def _put_back(self, before: t.Mapping[str, t.Any]) -> None:
+        """What ufw changes when it is switched on, and leaves so."""
+        for tool, policy in before.get("forward", {}).items():
+            self._order(tool, "-w", "-P", "FORWARD", policy)
+        for path, value in before.get("sysctl", {}).items():
+            Path(path).write_text(value)
+
+    def _order(self, *words: str, may_fail: bool = False) -> None:
         code, out, err = self._run(list(words))
-        if code != 0:
+        if code != 0 and not may_fail:
             raise FirewallError(f"{' '.join(words)} failed: {(err or out).strip()}")
 
-    # -- go back ------------------------------------------------------------------------------
 
-    def _begin(self, want: Want, have: State, plan: Plan, within: int) -> None:
-        """Write down the state to go back to, and see that it is gone back to."""
-        PENDING.mkdir(parents=True, mode=0o700)
-        for path in FILES:
-            shutil.copy2(path, PENDING / path.name)
-        if want.present:
-            (PENDING / "manifest.json").write_text(json.dumps(_before(have, plan)))
-        policies = [f"{tool} -w -P FORWARD {policy}" for tool, policy in have.forward.items()]
-        script = UNDO.format(
-            pending=PENDING,
-            root=ROOT,
-            off="" if have.enabled else "ufw disable",
-            copies="\n".join(f"cp {path.name} {path}" for path in FILES),
-            on="\n".join(["ufw reload"] if have.enabled else policies),
-        )
-        (PENDING / "undo.sh").write_text(script)
-        self._stop_timer()
-        self._order(
-            *("systemd-run", "--quiet", "--collect", f"--unit={TIMER}", f"--on-active={within}"),
-            *("--timer-property=AccuracySec=100ms", "flock", str(LOCK), "sh", str(PENDING / "undo.sh")),
-        )
+def _words(step: Step, rules: t.Mapping[int, list[Rule]]) -> list[str]:
+    """Return a step in ufw's command line, and take it in ``rules``.
 
-    def _undo(self) -> None:
-        self._order("sh", str(PENDING / "undo.sh"))
-        self._stop_timer()
-
-    def _stop_timer(self) -> None:
-        self._run(["systemctl", "--quiet", "stop", f"{TIMER}.timer"])  # there may be none
-
-
-def _words(step: Step, count: dict[int, int]) -> list[str]:
-    """Return a step in ufw's command line. ufw counts the rules for IPv6 after those for IPv4."""
-    rule = step.rule
+    ufw counts the rules for IPv6 after those for IPv4.
+    """
+    rule, place = step.rule, []
+    if step.verb == "insert" and step.position:
+        place = ["insert", str(step.position + (count_rules(rules[4]) if rule.family == 6 else 0))]
+    take(step, rules[rule.family])
     if step.verb == "delete":
-        count[rule.family] -= 1
         return ["delete", *rule.words]
-    place = []
-    if step.verb == "insert":
-        place = ["insert", str(step.position + (count[4] if rule.family == 6 else 0))] if step.position else []
-        count[rule.family] += 1
     return [*place, *rule.words, "comment", rule.comment]
 
 
@@ -215,10 +188,23 @@ def _before(have: State, plan: Plan) -> dict[str, t.Any]:
     known: dict[str, t.Any] = {
         name: {"incoming": have.incoming, "routed": have.routed}[name] for name, _ in plan.policies
     }
-    if plan.enable and not have.enabled:
-        others = sum(not rule.is_ours for rules in have.rules.values() for rule in rules)
-        known.update(enabled=False, others=others, forward=dict(have.forward))
+    if plan.enable:
+        known.update(enabled=False, others=others(have), forward=dict(have.forward), sysctl=dict(have.sysctl))
     return {**known, **have.before}
+
+
+def _has_ours() -> bool:
+    """Whether there is anything to take away. A host that never had a firewall of ours may have any kind of ufw."""
+    mark = f" comment={OURS.encode().hex()}"
+    return MANIFEST.exists() or any(mark in path.read_text() for path in RULES.values() if path.exists())
+
+
+def _policy(settings: t.Mapping[str, str], chain: str) -> str:
+    name = f"DEFAULT_{chain}_POLICY"
+    policy = settings.get(name, "").upper()
+    if policy not in POLICIES:
+        raise FirewallError(f"{SETTINGS} has {name}='{policy}', which is none of {', '.join(sorted(set(POLICIES)))}")
+    return POLICIES[policy]
 
 
 def _manifest() -> dict[str, t.Any]:

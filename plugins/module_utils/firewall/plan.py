@@ -6,7 +6,21 @@ from __future__ import annotations
 
 import typing as t
 
-from .ufw import ANY, CLOSED, OPEN, Packet, Rule, Step, arrange, decide, have_in_common, wanted_rules
+from .ufw import (
+    ANY,
+    CLOSED,
+    OPEN,
+    Packet,
+    Rule,
+    Step,
+    arrange,
+    as_network,
+    decide,
+    has_address,
+    have_in_common,
+    take,
+    wanted_rules,
+)
 
 SSH = "ssh"
 _WORDS = {OPEN: "allow", CLOSED: "deny", "REJECT": "reject"}
@@ -26,16 +40,39 @@ class Want(t.NamedTuple):
     closed: bool = False  # what no rule speaks of; else it stays as it is
 
 
+def read_want(params: t.Mapping[str, t.Any]) -> Want:
+    """Return what the module's parameters ask for. Raises FirewallError where a network is none."""
+    accesses = [
+        {**access, "from": _networks(f"the rule '{access['name']}'", access["from"])} for access in params["rules"]
+    ]
+    ssh_from = _networks("ssh_from (firewall_ssh_networks)", params["ssh_from"])
+    return Want(params["state"] == "present", accesses, params["ssh_ports"], ssh_from, params["incoming"] == "deny")
+
+
+def _networks(what: str, values: t.Sequence[str]) -> list[str]:
+    try:
+        return [value if value == ANY else as_network(value) for value in values]
+    except ValueError as error:
+        raise FirewallError(f"{what} has {list(values)}: one of them {error} and not {ANY}") from None
+
+
 class State(t.NamedTuple):
     """A host's ufw. ``before`` is what an earlier run found and changed: enabled, incoming, routed."""
 
     rules: t.Mapping[int, t.Sequence[Rule]]  # by family
     installed: bool = True
     enabled: bool = False
-    loaded: bool = True  # False: it is enabled, but somebody has emptied the kernel's tables
+    at_boot: str = "enabled"  # systemd's word for whether it is started at boot
+    flushed: tuple[int, ...] = ()  # families whose rules somebody has taken out of the kernel
     incoming: str = CLOSED
+    outgoing: str = OPEN
     routed: str = CLOSED
     ipv6: bool = True
+    builtins: bool = False  # whether ufw empties what is not its own
+    # What there is without it. Only where it is off.
+    has_ipv6: bool = True
+    handmade: tuple[str, ...] = ()  # rules and policies that somebody has set up by iptables
+    sysctl: t.Mapping[str, str] = {}  # settings of the kernel that ufw would change
     forward: t.Mapping[str, str] = {}  # what the kernel does with forwarded packets now, by iptables and ip6tables
     before: t.Mapping[str, t.Any] = {}
 
@@ -46,6 +83,7 @@ class Plan(t.NamedTuple):
     install: bool = False
     steps: tuple[Step, ...] = ()
     policies: tuple[tuple[str, str], ...] = ()  # ("incoming", "deny"), ("routed", "allow")
+    reload: bool = False
     enable: bool | None = None
     warnings: tuple[str, ...] = ()
 
@@ -58,7 +96,8 @@ class Plan(t.NamedTuple):
 def make_plan(want: Want, have: State, connection: Packet | None) -> Plan:
     """Return what turns ``have`` into ``want``. Raises FirewallError where ``connection`` would not be let in then."""
     plan = _presence(want, have, connection) if want.present else _absence(have)
-    if plan.enable is True or (have.enabled and plan.enable is None):
+    stays_on = plan.enable is True or (have.enabled and plan.enable is None)
+    if connection and plan.changes and stays_on:
         _check_connection(want, have, plan, connection)
     return plan
 
@@ -70,6 +109,7 @@ def _presence(want: Want, have: State, connection: Packet | None) -> Plan:
             "Ansible did not come by SSH, so it is not known by which port you get into this host: set"
             " firewall_ssh_ports"
         )
+    _check_usable(have)
     ssh = [{"name": SSH, "port": str(port), "proto": "tcp", "from": want.ssh_from} for port in ports]
     families = (4, 6) if have.ipv6 else (4,)
     wanted = {family: wanted_rules([*ssh, *want.accesses], family) for family in families}
@@ -83,7 +123,8 @@ def _presence(want: Want, have: State, connection: Packet | None) -> Plan:
         install=not have.installed,
         steps=tuple(steps),
         policies=_policies(want, have),
-        enable=None if have.enabled and have.loaded else True,
+        reload=bool(have.flushed),
+        enable=None if have.enabled else True,
     )
     then = outcome(have, plan)
     open_ones = [line for family in families for line in _too_open(then[family], wanted[family])]
@@ -110,9 +151,8 @@ def _absence(have: State) -> Plan:
     if not have.installed:
         return Plan()
     steps = tuple(Step("delete", rule) for family in (4, 6) for rule in have.rules[family] if rule.is_ours)
-    others = sum(not rule.is_ours for rules in have.rules.values() for rule in rules)
     before = have.before
-    if not before.get("enabled", True) and others > before.get("others", 0):
+    if not before.get("enabled", True) and set(others(have)) - set(before.get("others", ())):
         return Plan(steps=steps, warnings=("ufw stays on, as it is: it has rules that are not this collection's",))
     policies = _changed(have, before.get("incoming", have.incoming), before.get("routed", have.routed))
     return Plan(steps=steps, policies=policies, enable=False if not before.get("enabled", True) else None)
@@ -124,20 +164,57 @@ def _absence(have: State) -> Plan:
 def outcome(have: State, plan: Plan) -> dict[int, list[Rule]]:
     """Return ufw's rules after ``plan``."""
     rules = {family: list(found) for family, found in have.rules.items()}
-    for verb, rule, position in plan.steps:
-        found = rules[rule.family]
-        if verb == "insert":
-            found.insert(position - 1 if position else len(found), rule)
-        else:
-            index = next(index for index, other in enumerate(found) if other.slot == rule.slot)
-            found[index : index + 1] = [rule] if verb == "change" else []
+    for step in plan.steps:
+        take(step, rules[step.rule.family])
     return rules
 
 
-def _check_connection(want: Want, have: State, plan: Plan, connection: Packet | None) -> None:
+def others(have: State) -> list[str]:
+    """Return the rules that are not ours."""
+    return [" ".join((rule.action, *rule.slot)) for rules in have.rules.values() for rule in rules if not rule.is_ours]
+
+
+def _check_usable(have: State) -> None:
+    """Refuse a ufw that would not do what is expected of it. Raises FirewallError with the remedy."""
+    if have.at_boot in ("disabled", "masked"):
+        raise FirewallError(
+            f"ufw.service is {have.at_boot}, so that the firewall would be gone after a reboot:"
+            " systemctl unmask ufw && systemctl enable ufw"
+        )
+    for fault, text in _faults_of_switching_on(have) if not have.enabled else ():
+        if fault:
+            raise FirewallError(text)
+
+
+def _faults_of_switching_on(have: State) -> t.Iterator[tuple[bool, str]]:
+    yield (
+        bool(have.handmade),
+        f"this host has a firewall of its own, which ufw would undo or be undone by: {'; '.join(have.handmade)}. Take"
+        " it away (iptables -P INPUT ACCEPT, iptables -D ...), and say what it did in firewall_extra_rules and"
+        " firewall_incoming, or leave firewall_enabled off here",
+    )
+    yield (
+        have.has_ipv6 and not have.ipv6,
+        "ufw closes all of IPv6 on this host, which has it in use: set IPV6=yes in /etc/default/ufw",
+    )
+    yield (
+        have.outgoing != OPEN,
+        "ufw would close this host's own connections to others, by DEFAULT_OUTPUT_POLICY in /etc/default/ufw: ufw"
+        " default allow outgoing",
+    )
+    yield (
+        have.builtins,
+        "ufw would empty tables that others rely on, such as Docker: set MANAGE_BUILTINS=no in /etc/default/ufw",
+    )
+    yield (
+        have.forward.get("iptables", OPEN) == OPEN and have.forward.get("ip6tables", OPEN) != OPEN,
+        "forwarded packets are let through for IPv4 and dropped for IPv6, and ufw has one policy for both: give FORWARD"
+        " the same one in iptables and ip6tables",
+    )
+
+
+def _check_connection(want: Want, have: State, plan: Plan, connection: Packet) -> None:
     """Refuse what would cut the way by which Ansible came."""
-    if connection is None:
-        return
     way = f"Ansible came from {connection.source} by port {connection.port}"
     if connection.family == 6 and not have.ipv6:
         raise FirewallError(f"{way}, and ufw closes all of IPv6 on this host: set IPV6=yes in /etc/default/ufw")
@@ -145,19 +222,31 @@ def _check_connection(want: Want, have: State, plan: Plan, connection: Packet | 
     policy = dict(plan.policies).get("incoming", _WORDS[have.incoming])
     if rule.opens if rule else policy == _WORDS[OPEN]:
         return
-    if not want.present:
+    if want.present:
+        raise FirewallError(f"{way}, which would be closed{_why_closed(want, rule, connection)}")
+    # It may come in by what is not in ufw's list of rules, and then needs none of ours.
+    decisive = decide(connection, have.rules[connection.family])
+    if decisive.is_ours if decisive else have.incoming == OPEN:
         raise FirewallError(f"{way}, which only this collection's rule lets in: ufw allow {connection.port}/tcp")
+
+
+def _why_closed(want: Want, rule: Rule | None, connection: Packet) -> str:
     if want.ssh_ports and connection.port not in want.ssh_ports:
-        raise FirewallError(f"{way}, which would be closed: firewall_ssh_ports does not have it")
+        return ": firewall_ssh_ports does not have it"
     if rule and not rule.is_ours:
-        raise FirewallError(f"{way}, which would be closed by ufw's own rule '{rule}'")
-    raise FirewallError(f"{way}, which would be closed: firewall_ssh_networks does not have that address")
+        return f" by ufw's own rule '{rule}'"
+    if any(network == ANY or has_address(network, connection.source) for network in want.ssh_from):
+        return f" by '{rule}', which stands for a range in firewall_extra_rules: leave that port out of it"
+    return ": firewall_ssh_networks does not have that address"
 
 
 def _revived(have: State) -> t.Iterator[str]:
-    others = [rule for rules in have.rules.values() for rule in rules if not rule.is_ours]
-    if others and not have.enabled:
-        yield f"ufw was off: {len(others)} rules in it that are not this collection's take effect with it"
+    if have.enabled:
+        return
+    if found := others(have):
+        yield f"ufw was off: {len(found)} rules in it that are not this collection's take effect with it"
+    if have.forward.get("iptables", OPEN) != OPEN and have.forward.get("ip6tables") == OPEN:
+        yield "forwarded packets of IPv6 are dropped from now on, as those of IPv4 are: ufw has one policy for both"
 
 
 def _too_open(rules: t.Sequence[Rule], wanted: t.Sequence[Rule]) -> t.Iterator[str]:
@@ -179,6 +268,7 @@ def summary(plan: Plan) -> list[str]:
     lines = ["install ufw"] if plan.install else []
     lines += [f"{verb} {rule}" for verb, rule, _ in plan.steps]
     lines += [f"{name} packets: {word}" for name, word in plan.policies]
+    lines += ["reload ufw"] if plan.reload else []
     return lines + ([] if plan.enable is None else ["enable ufw" if plan.enable else "disable ufw"])
 
 

@@ -88,18 +88,30 @@ class Packet(t.NamedTuple):
         return 6 if ":" in self.source else 4
 
 
+def as_network(value: object) -> str:
+    """Return a network in the one spelling that ufw gives it. Raises ValueError with the end of a sentence."""
+    try:
+        network = ipaddress.ip_network(str(value), strict=False)
+    except ValueError:
+        raise ValueError("is no network") from None
+    return str(network.network_address) if network.num_addresses == 1 else str(network)
+
+
 def parse_rules(text: str) -> list[Rule]:
     """Return the rules of a file user.rules or user6.rules."""
     lines = (line[len(_TUPLE) :] for line in text.splitlines() if line.startswith(_TUPLE))
-    return [_parse_rule(line.split()) for line in lines]
+    return [_parse_rule(line) for line in lines]
 
 
-def _parse_rule(fields: list[str]) -> Rule:
+def _parse_rule(line: str) -> Rule:
     """ACTION[_log] PROTO PORT DESTINATION PORT SOURCE [APP APP] DIRECTION [comment=HEX]."""
-    comment = fields.pop()[len("comment=") :] if fields[-1].startswith("comment=") else ""
-    action, proto, ports, destination, source_ports, source, *apps, direction = fields
+    words, _, comment = line.partition(" comment=")
+    try:
+        action, proto, ports, destination, source_ports, source, *apps, direction = words.split()
+        text = bytes.fromhex(comment).decode("utf-8", "replace")
+    except ValueError:
+        raise ValueError(f"ufw has a rule that cannot be understood: {line}") from None
     action, _, logged = action.partition("_")
-    text = bytes.fromhex(comment).decode("utf-8", "replace")
     return Rule(action, proto, ports, source, destination, direction, text, logged, source_ports, " ".join(apps))
 
 
@@ -109,23 +121,20 @@ def _parse_rule(fields: list[str]) -> Rule:
 def decide(packet: Packet, rules: t.Iterable[Rule]) -> Rule | None:
     """Return the rule that decides about a packet, None where it is the policy.
 
-    A rule for one interface, or for some source ports, counts only if it keeps packets out.
+    A rule for one interface, or for some source ports, does not count: whether it does is not known beforehand.
     """
-    for rule in rules:
-        certain = rule.direction == "in" and rule.source_ports == ANY
-        if _concerns(rule, packet) and (certain or not rule.opens):
-            return rule
-    return None
+    return next((rule for rule in rules if _concerns(rule, packet)), None)
 
 
 def _concerns(rule: Rule, packet: Packet) -> bool:
     return (
-        rule.direction.startswith("in")
+        rule.direction == "in"
+        and rule.source_ports == ANY
         and not rule.action.startswith("route:")
         and rule.proto in ("tcp", ANY)
         and have_in_common(rule.ports, str(packet.port))
-        and _has_address(rule.source, packet.source)
-        and _has_address(rule.destination, packet.destination)
+        and has_address(rule.source, packet.source)
+        and has_address(rule.destination, packet.destination)
     )
 
 
@@ -141,7 +150,8 @@ def _ranges(ports: str) -> list[tuple[int, int]]:
     return [(int(low), int(high or low)) for low, _, high in bounds]
 
 
-def _has_address(network: str, address: str) -> bool:
+def has_address(network: str, address: str) -> bool:
+    """Whether an address is in a network; never in one of the other family."""
     return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
 
 
@@ -162,7 +172,7 @@ def wanted_rules(accesses: t.Iterable[t.Mapping[str, t.Any]], family: int) -> li
     opened: dict[tuple[str, str, str], list[str]] = {}  # of source, protocol, and name of what is open to all
     closed: dict[str, list[str]] = {}  # of protocol
     for (port, proto), found in sources.items():
-        if ANY in found:
+        if ANY in found or EVERYWHERE[family] in found:
             opened.setdefault((EVERYWHERE[family], proto, next(iter(names[port, proto]))), []).append(port)
             continue
         for source in found:
@@ -209,6 +219,20 @@ class Step(t.NamedTuple):
     position: int = 0
 
 
+def take(step: Step, rules: list[Rule]) -> None:
+    """Do a step in the rules of its family."""
+    if step.verb == "insert":
+        rules.insert(step.position - 1 if step.position else len(rules), step.rule)
+        return
+    index = next(index for index, other in enumerate(rules) if other.slot == step.rule.slot)
+    rules[index : index + 1] = [step.rule] if step.verb == "change" else []
+
+
+def count_rules(rules: t.Iterable[Rule]) -> int:
+    """Return how many rules ufw counts: those of one application's profile are one."""
+    return len({(*rule.slot[2:5], *rule.slot[6:]) if rule.apps else rule.slot for rule in rules})
+
+
 def arrange(have: t.Sequence[Rule], want: t.Sequence[Rule]) -> list[Step]:
     """Return the steps from `have` to all of `want` and those in `have` that are not ours, in their order.
 
@@ -216,18 +240,21 @@ def arrange(have: t.Sequence[Rule], want: t.Sequence[Rule]) -> list[Step]:
     rest comes right behind it. What is open to all comes last: whom others shut out, they mean to. In between, no port
     of `want` is closed to whom it was and will be open.
 
-    Raises ValueError where somebody else's rule has a slot and says the opposite.
+    Raises ValueError where somebody else's rule has a slot and says the opposite, or ufw has no way to say the place.
     """
     steps: list[Step] = []
     now = list(have)
 
     def place(rule: Rule, index: int) -> None:
-        now.insert(index, rule)
-        steps.append(Step("insert", rule, index + 1 if index < len(now) - 1 else 0))
+        step = Step("insert", rule, index + 1 if index < len(now) else 0)
+        if step.position > max(1, count_rules(now)):
+            raise ValueError(f"'{rule}' has to go behind rules of application profiles, where ufw cannot insert it")
+        take(step, now)
+        steps.append(step)
 
     def remove(rule: Rule) -> None:
-        now.remove(rule)
         steps.append(Step("delete", rule))
+        take(steps[-1], now)
 
     def settle(rule: Rule, least: int, index: int) -> None:
         """See that the rule is there, or one of others that does the same, at `least` there; else put it at `index`."""
