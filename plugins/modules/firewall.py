@@ -115,8 +115,8 @@ requirements:
 notes:
   - Needs root on the host.
   - Docker publishes ports of containers around ufw, as C(iptables -t nat -L) shows.
-  - When ufw is switched on, it also sets what is in C(/etc/ufw/sysctl.conf), such as no ICMP redirects, and on Ubuntu
-    strict C(rp_filter). What was there before is put back with O(state=absent), or when a change is undone.
+  - When ufw is switched on, it also sets what is in C(/etc/ufw/sysctl.conf), such as no ICMP redirects, and in some
+    versions strict C(rp_filter). What was there before is put back with O(state=absent), or when a change is undone.
   - Where ufw was off, and would break what is there instead, that is an error with the remedy. Examples are rules or
     policies that somebody has set up by iptables, and C(IPV6=no) on a host that uses IPv6.
 seealso:
