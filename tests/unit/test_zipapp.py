@@ -99,3 +99,11 @@ def test_a_mirror_without_the_wheel_says_what_to_do(files):
 def test_an_unknown_program_is_named(files):
     with pytest.raises(zipapp.ZipappError, match="no program 'x', only gpu_exporter"):
         zipapp.build("x", "", files)
+
+
+def test_a_former_version_is_asked_for_by_its_name_and_may_be_on_the_host_alone(files):
+    built = build(files)
+    where = zipapp.place("gpu_exporter", built.version, files / "cache")
+    assert where == built.path
+    assert where.with_name("gpu-exporter.pyz.sha256").read_text().strip() == built.sha256
+    assert not zipapp.place("gpu_exporter", "0.0.1-5f0c1d2e", files / "cache").exists()
