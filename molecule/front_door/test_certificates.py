@@ -209,6 +209,8 @@ def test_a_dns_challenge_and_an_account_by_external_binding(door, run, sh, letse
                                   " | openssl x509 -noout -ext subjectAltName")  # fmt: skip
     secret = sh("master1", "stat -c %a:%U /etc/gpufleet-certificate/dns.ini /etc/gpufleet-certificate/certbot.ini")
     assert secret.split() == ["600:root", "600:root"]
+    # certbot waits for the zone's servers, and has its time beside that.
+    assert sh("master1", "systemctl show -P TimeoutStartUSec gpufleet-certificate") == "5min 1s"
 
 
 def test_what_was_renewed_while_nginx_was_down_is_served_when_it_is_up(door, sh):
