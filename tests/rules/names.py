@@ -57,7 +57,8 @@ OTHERS = {
         *("node_cpu_seconds_total", "node_filesystem_avail_bytes", "node_filesystem_size_bytes", "node_load15"),
         *("node_memory_MemAvailable_bytes", "node_memory_MemTotal_bytes", "node_systemd_unit_state"),
         *("node_time_seconds", "node_vmstat_oom_kill"),
-        "gpufleet_certificate_not_after_timestamp_seconds",  # from a file that the role certificate writes
+        # From a file that the role certificate writes.
+        *("gpufleet_certificate_job_success", "gpufleet_certificate_not_after_timestamp_seconds"),
     },
     "alertmanager": {"alertmanager_config_last_reload_successful", "alertmanager_notifications_failed_total"},
     "prometheus": {

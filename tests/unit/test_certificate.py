@@ -92,6 +92,10 @@ def authority(tmp_path_factory):
     return Chain(tmp_path_factory.mktemp("authority"))
 
 
+def full_disk(path, text, mode):
+    raise OSError(28, "No space left on device")
+
+
 def trusts(ca: Path, chain: Path, key: Path, name: str) -> bool:
     """Whether a client that has ``ca`` takes a server with this certificate for ``name``: by a handshake."""
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context(cafile=str(ca))
@@ -172,6 +176,47 @@ def test_a_name_less_keeps_the_ca_and_a_name_more_needs_another_one(configure, b
     assert (state / "ca/ca.pem").read_text() != ca
 
 
+@pytest.mark.parametrize("file", ["ca.pem", "privkey.pem"])
+def test_a_full_disk_in_the_middle_leaves_what_was_and_the_next_run_goes_on(
+    configure, bring, program, state, monkeypatch, file
+):
+    before, ca = bring(configure()), (state / "ca/ca.pem").read_text()
+    write = program.write
+
+    def full(path, text, mode):
+        (full_disk if path.name == file else write)(path, text, mode)
+
+    config = configure(names=[*NAMES, "other.example.org"])
+    with monkeypatch.context() as disk, pytest.raises(OSError, match="No space"):
+        disk.setattr(program, "write", full)
+        bring(config)
+    assert program.Store(state).current() == before
+    assert (state / "ca/ca.pem").read_text() == ca
+    assert [len(list((state / name).iterdir())) for name in ("authorities", "issued")] == [1, 1]
+    found = bring(config)
+    assert trusts(
+        state / "ca/ca.pem", found.directory / "fullchain.pem", found.directory / "privkey.pem", "other.example.org"
+    )
+
+
+def test_the_key_of_a_ca_that_was_replaced_is_gone(configure, bring, state):
+    bring(configure())
+    bring(configure(names=[*NAMES, "other.example.org"]))
+    assert list(state.rglob("ca.key")) == [(state / "ca").resolve() / "ca.key"]
+
+
+def test_the_ca_signs_servers_alone(configure, bring, state):
+    """Names bind it in certificates for servers; whoever asks for clients' certificates may not look at names."""
+    bring(configure())
+    stolen = Authority(state / "stolen")
+    for kind, own in (("pem", "crt"), ("key", "key")):
+        (state / f"stolen/ca.{own}").write_bytes((state / f"ca/ca.{kind}").read_bytes())
+    forged = stolen.issue("forged", "extendedKeyUsage=clientAuth")
+    words = ["openssl", "verify", "-purpose", "sslclient", "-CAfile", str(state / "ca/ca.pem"), str(forged)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert "unsuitable certificate purpose" in done.stderr
+
+
 def test_a_ca_that_is_renewed_is_trusted_by_who_has_the_old_one(configure, bring, program, state, monkeypatch):
     config = configure()
     bring(config)
@@ -216,18 +261,31 @@ def test_a_root_that_is_in_the_file_is_the_operators_word_for_it(configure, brin
         (lambda a: (a.leaf() + a.intermediate, a.key(), False), ["certificate_provided_ca_file"]),
         (lambda a: (a.leaf() + a.root + a.intermediate, a.key(), True), ["out of order"]),
         (lambda a: (a.leaf(names="DNS:monitoring.example.org") + a.intermediate, a.key(), True), ["not for 10.0.0.5"]),
+        (lambda a: (*in_subject(), False), ["not for monitoring.example.org"]),
         (lambda a: ("nothing", a.key(), True), ["no certificate in PEM form"]),
         (lambda a: (a.leaf() + a.intermediate, "nothing", True), ["certificate_provided_key_file"]),
         (lambda a: (a.leaf() + a.intermediate, encrypted(a), True), ["pass phrase"]),
     ],
-    ids=["foreign-key", "ended", "no-intermediate", "unknown-ca", "order", "names", "no-pem", "no-key", "pass-phrase"],
+    ids=[
+        "foreign-key",
+        "ended",
+        "no-intermediate",
+        "unknown-ca",
+        "order",
+        "names",
+        "subject",
+        "no-pem",
+        "no-key",
+        "phrase",
+    ],
 )
 def test_files_that_cannot_be_served_are_refused_with_the_reason_and_the_old_certificate_stays(
     configure, bring, program, state, authority, make, words
 ):
     before = bring(configure())
     chain, key, with_ca = make(authority)
-    files = {"provided.pem": chain, "provided.key": key, "provided_ca.pem": authority.root}
+    # The CA's file may have intermediate certificates, too; clients only have the root.
+    files = {"provided.pem": chain, "provided.key": key, "provided_ca.pem": authority.root + authority.intermediate}
     config = configure(mode="provided", provided_ca=with_ca, files=files)
     with pytest.raises(program.CertificateError) as refusal:
         program.Provided(config, state).check()
@@ -237,12 +295,79 @@ def test_files_that_cannot_be_served_are_refused_with_the_reason_and_the_old_cer
     assert program.Store(state).current() == before
 
 
+def in_subject():
+    """A certificate with a name of ours in its subject alone, where browsers do not look; and its key."""
+    words = ["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-keyout", "-"]
+    name = ["-subj", f"/CN={NAMES[0]}", "-addext", f"subjectAltName=IP:{NAMES[1]}"]
+    made = subprocess.run([*words, *name], capture_output=True, text=True, check=True).stdout
+    key, begin, certificate = made.partition("-----BEGIN CERTIFICATE-----")
+    return begin + certificate, key
+
+
 def encrypted(authority):
     words = ["openssl", "pkey", "-aes256", "-passout", "pass:secret"]
     return subprocess.run(words, input=authority.key(), capture_output=True, text=True, check=True).stdout
 
 
+def test_whoever_cannot_read_the_key_learns_the_status(configure, bring, program, state, authority, monkeypatch):
+    files = {"provided.pem": authority.leaf() + authority.intermediate, "provided.key": authority.key()}
+    config = configure(mode="provided", provided_ca=True, files={**files, "provided_ca.pem": authority.root})
+    bring(config)
+    program.CONFIG.with_name("provided.key").unlink()
+    monkeypatch.setattr(program, "STATE", state)
+    program.status(config)
+    program.CONFIG.with_name("provided.pem").write_text(authority.leaf("leaf2") + authority.intermediate)
+    with pytest.raises(program.CertificateError, match="a new certificate is due"):
+        program.status(config)
+
+
 # -- letsencrypt --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def certbot(tmp_path, state, authority, monkeypatch):
+    """A stand-in for certbot, which gets as many certificates as it is asked for; the lab has the real one.
+
+    certbot() returns how often it asked the ACME server.
+    """
+    acme = state / "acme"
+    for number in (1, 2, 3):
+        (tmp_path / f"cert{number}.pem").write_text(authority.leaf(f"acme{number}") + authority.intermediate)
+        (tmp_path / f"key{number}.pem").write_text(authority.key(f"acme{number}"))
+    script = f"""#!/bin/sh -e
+    mkdir -p {acme}/live/front-door {acme}/archive/front-door {acme}/keys; cd {acme}/archive/front-door
+    case "$*" in *--keep-until-expiring*) exit 0;; esac
+    echo >>{tmp_path}/asked; n=$(wc -l <{tmp_path}/asked)
+    cp {tmp_path}/cert$n.pem fullchain$n.pem; cp {tmp_path}/key$n.pem privkey$n.pem; cp privkey$n.pem ../../keys/$n.pem
+    for kind in fullchain privkey; do ln -sfn ../../archive/front-door/$kind$n.pem ../../live/front-door/$kind.pem; done
+    """
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/certbot").write_text(script)
+    (tmp_path / "bin/certbot").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    return lambda: len((tmp_path / "asked").read_text().splitlines())
+
+
+def test_a_certificate_that_could_not_be_stored_is_not_asked_for_again(
+    configure, bring, program, state, certbot, monkeypatch
+):
+    """There are five a week for the same names."""
+    config = configure(mode="letsencrypt")
+    with monkeypatch.context() as disk, pytest.raises(OSError, match="No space"):
+        disk.setattr(program, "write", full_disk)
+        bring(config)
+    assert not list((state / "issued").iterdir())
+    first = bring(config)
+    assert certbot() == 1
+    assert bring(config, renew=True).leaf != first.leaf
+    assert certbot() == 2
+
+
+def test_certbots_old_keys_go(configure, bring, state, certbot):
+    for _ in range(3):
+        bring(configure(mode="letsencrypt"), renew=True)
+    assert [path.name for path in (state / "acme").rglob("privkey*.pem") if not path.is_symlink()] == ["privkey3.pem"]
+    assert not list((state / "acme/keys").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -298,6 +423,20 @@ def test_what_the_server_does_not_take_is_not_left_for_it_to_fall_over_later(con
     with pytest.raises(program.CertificateError, match="could not be reloaded"):
         program.bring(program.SelfSigned(config, state), program.Store(state), server, True)
     assert program.Store(state).current() == before
+
+
+def test_a_ca_that_nobody_was_given_goes_with_the_certificate_that_could_not_be_served(
+    configure, bring, program, state
+):
+    before, ca = bring(configure()), (state / "ca/ca.pem").read_text()
+    config = configure(names=[*NAMES, "other.example.org"])
+    for _ in range(3):
+        with pytest.raises(program.CertificateError, match="could not be reloaded"):
+            server = Broken(program.CertificateError("nginx could not be reloaded"))
+            program.bring(program.SelfSigned(config, state), program.Store(state), server, False)
+    assert (state / "ca/ca.pem").read_text() == ca
+    assert bring(configure()) == before  # the job, as it was before the run
+    assert bring(config).leaf.covers("other.example.org")
 
 
 def test_what_could_not_be_served_is_tried_again_before_the_issuer_is_asked_for_another_one(

@@ -7,7 +7,8 @@
 
 /var/lib/gpufleet-certificate/current         link to the certificate that is served: fullchain.pem, privkey.pem
 /var/lib/gpufleet-certificate/issued/NUMBER/  each one, complete, with what it was asked for in origin.json
-/var/lib/gpufleet-certificate/ca/             our own small CA, of mode selfsigned
+/var/lib/gpufleet-certificate/ca              link to our own small CA, of mode selfsigned: ca.pem, ca.key
+/var/lib/gpufleet-certificate/authorities/    what that link points to
 /var/lib/gpufleet-certificate/acme/           certbot's directory, of mode letsencrypt
 
 Whatever goes wrong, the certificate that is served stays. Private keys are root's alone. Python's standard library and
@@ -76,10 +77,14 @@ class Certificate(t.NamedTuple):
         return hashlib.sha256(ssl.PEM_cert_to_DER_cert(self.pem)).hexdigest()
 
     def covers(self, name: str) -> bool:
-        """Whether the certificate is for ``name``, a DNS name or an address."""
-        option = "-checkip" if is_address(name) else "-checkhost"
+        """Whether the certificate is for ``name``, a DNS name or an address.
+
+        openssl looks into the subject where no alternative name is a DNS name; browsers never do.
+        """
+        option, kind = ("-checkip", "IP Address:") if is_address(name) else ("-checkhost", "DNS:")
         asked = f"any{name[1:]}" if name.startswith("*") else name
-        return "does match" in openssl("x509", "-noout", option, asked, stdin=self.pem)
+        said = openssl("x509", "-noout", "-ext", "subjectAltName", option, asked, stdin=self.pem)
+        return "does match" in said and kind in said
 
     def due(self, now: float) -> bool:
         """Whether it is time for a new one."""
@@ -206,26 +211,28 @@ class SelfSigned(Mode):
         """Whoever trusts the CA trusts it for the front door's names alone, so new names need a new one.
 
         A CA that is renewed keeps its key and its name: for who has the old certificate, all goes on until that ends.
+        Key and certificate come together, by one rename of a link; bring() turns it back where the rest fails.
         """
         need = self._new_ca(now)
         if not need:
             return
-        self._ca.mkdir(mode=0o755, exist_ok=True)
-        permitted = self._permitted() if need == "renew" else set(_constraints(self.names))
+        (self.state / "authorities").mkdir(mode=0o755, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=self.state / "authorities"))
+        fresh.chmod(0o755)
         if need == "make":
             key = openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
-            write(self._ca / "ca.key.new", key, 0o600)
-            write(self._ca / "name", f"gpufleet CA of {_plain(self.names[0])} {secrets.token_hex(3)}", 0o644)
-        key_file = self._ca / ("ca.key.new" if need == "make" else "ca.key")
-        with tempfile.TemporaryDirectory(dir=self.state) as scratch:
-            request = Path(scratch) / "request"
-            extensions = _CA.format(constraints=_name_constraints(permitted))
-            request.write_text(_REQUEST.format(name=(self._ca / "name").read_text(), extensions=extensions))
-            pem = openssl("req", "-new", "-x509", "-key", str(key_file), "-config", str(request), "-sha256",
-                          "-days", str(self.CA_DAYS), "-set_serial", _serial())  # fmt: skip
-        key_file.replace(self._ca / "ca.key")
-        write(self._ca / "names.json", json.dumps(sorted(permitted)), 0o644)
-        write(self._ca / "ca.pem", pem, 0o644)
+            write(fresh / "ca.key", key, 0o600)
+            write(fresh / "name", f"gpufleet CA of {_plain(self.names[0])} {secrets.token_hex(3)}", 0o644)
+            write(fresh / "names.json", json.dumps(sorted(set(_constraints(self.names)))), 0o644)
+        else:
+            for name, mode in (("ca.key", 0o600), ("name", 0o644), ("names.json", 0o644)):
+                write(fresh / name, (self._ca / name).read_text(), mode)
+        extensions = _CA.format(constraints=_name_constraints(json.loads((fresh / "names.json").read_text())))
+        request = _REQUEST.format(name=(fresh / "name").read_text(), extensions=extensions)
+        pem = openssl("req", "-new", "-x509", "-key", str(fresh / "ca.key"), "-config", "/dev/stdin", "-sha256",
+                      "-days", str(self.CA_DAYS), "-set_serial", _serial(), stdin=request)  # fmt: skip
+        write(fresh / "ca.pem", pem, 0o644)
+        point(self._ca, fresh)
         say(f"the CA is {'new' if need == 'make' else 'renewed'}: browsers have to be given {self._ca}/ca.pem")
 
 
@@ -243,6 +250,7 @@ x509_extensions = ca
 [ca]
 basicConstraints = critical, CA:TRUE, pathlen:0
 keyUsage = critical, keyCertSign, cRLSign
+extendedKeyUsage = serverAuth
 subjectKeyIdentifier = hash
 nameConstraints = critical, {constraints}
 """
@@ -307,15 +315,25 @@ class LetsEncrypt(Mode):
 
     def obtain(self) -> Material:
         """Ask certbot for a new one. Raises CertificateError with the server's words."""
-        lineage = self.config["acme_lineage"]
+        acme = self.state / "acme"
+        live = acme / "live" / self.config["acme_lineage"]
         (self.state / "webroot").mkdir(mode=0o755, exist_ok=True)
-        words = ["certbot", "certonly", "--config", str(CONFIG.with_name("certbot.ini")), "--force-renewal"]
+        words = ["certbot", "certonly", "--config", str(CONFIG.with_name("certbot.ini")),
+                 "--keep-until-expiring" if self._lost(live / "fullchain.pem") else "--force-renewal"]  # fmt: skip
         done = subprocess.run(words, capture_output=True, text=True, check=False, env=self._environment())
         if done.returncode != 0:
             said = _reason(done.stdout + "\n" + done.stderr)
             raise CertificateError(f"{self.config['acme_directory_url']} gave no certificate: {said}")
-        live = self.state / "acme" / "live" / lineage
+        used = {path.resolve() for path in acme.glob("live/*/*.pem")}
+        for path in (*acme.glob("archive/*/*.pem"), *acme.glob("keys/*.pem")):  # certbot keeps old keys for ever
+            if path.resolve() not in used:
+                path.unlink()
         return Material((live / "fullchain.pem").read_text(), (live / "privkey.pem").read_text())
+
+    def _lost(self, live: Path) -> bool:
+        """Whether certbot got one that we could not store: then it is newer than all that we have."""
+        stored = [path.stat().st_mtime for path in self.state.glob("issued/*/origin.json")]
+        return live.exists() and live.stat().st_mtime > max(stored, default=0)
 
     def _environment(self) -> dict[str, str]:
         trusted = {"REQUESTS_CA_BUNDLE": str(CONFIG.with_name("acme_ca.pem"))} if self.config["acme_ca"] else {}
@@ -338,10 +356,9 @@ class Provided(Mode):
         return Material(*(CONFIG.with_name(f"provided.{kind}").read_text() for kind in ("pem", "key")))
 
     def origin(self) -> dict[str, t.Any]:
-        """Other files are another certificate."""
-        found = self._read()
-        digest = hashlib.sha256(f"{found.chain}\0{found.key}".encode()).hexdigest()
-        return {**super().origin(), "files": digest}
+        """Another file is another certificate. It goes with one key only, which who asks for the status cannot read."""
+        chain = CONFIG.with_name("provided.pem").read_bytes()
+        return {**super().origin(), "chain": hashlib.sha256(chain).hexdigest()}
 
     def due(self, current: Issued | None, now: float) -> bool:
         """When the operator gave others. Nobody else can renew it."""
@@ -412,21 +429,24 @@ def _check_chain(chain: list[Certificate], trusted: Path | None) -> None:
                 f"and not {lower.issuer}, who signed it"
             )
     last = chain[-1]
+    # A root that is in the chain file is the operator's word for it. An intermediate one in the CA's file does not
+    # count: nginx would not send it.
+    known = chain_of(trusted.read_text()) if trusted else chain
+    roots = [certificate.pem for certificate in known if certificate.subject == certificate.issuer]
     with tempfile.TemporaryDirectory() as scratch:
-        leaf, rest = Path(scratch) / "leaf", Path(scratch) / "rest"
+        leaf, rest, anchors = (Path(scratch) / name for name in ("leaf", "rest", "roots"))
         leaf.write_text(chain[0].pem)
         rest.write_text("".join(certificate.pem for certificate in chain[1:]))
-        anchors = trusted or (leaf if len(chain) == 1 else rest)
-        own = trusted or last.subject == last.issuer  # a root that is in the file is the operator's word for it
-        words = ["verify", "-purpose", "sslserver", *(["-CAfile", str(anchors)] if own else [])]
+        anchors.write_text("".join(roots))
+        words = ["verify", "-purpose", "sslserver", *(["-CAfile", str(anchors)] if roots else [])]
         try:
             openssl(*words, *(["-untrusted", str(rest)] if len(chain) > 1 else []), str(leaf))
         except CertificateError as error:
-            reason = re.sub(r"\S*/(leaf|rest): ?", "", str(error))
+            reason = re.sub(r"\S*/(leaf|rest|roots): ?", "", str(error))
             raise CertificateError(
                 f"certificate_provided_chain_file does not verify ({reason}): it has to hold the server's certificate "
-                f"and all intermediate ones. It ends with {last.subject}, signed by {last.issuer}. A CA that this host "
-                "does not know goes into certificate_provided_ca_file"
+                f"and all intermediate ones. It ends with {last.subject}, signed by {last.issuer}. The root of "
+                "a CA that this host does not know goes into certificate_provided_ca_file"
             ) from None
 
 
@@ -442,6 +462,7 @@ class Store:
     def __init__(self, state: Path) -> None:
         self.state = state
         self._link = state / "current"
+        self._ca = state / "ca"
         self._issued = state / "issued"
 
     def current(self) -> Issued | None:
@@ -453,40 +474,43 @@ class Store:
         self._issued.mkdir(mode=0o755, exist_ok=True)  # everybody may ask for the status; keys are root's
         target = self._issued / str(1 + max(self._numbers(), default=0))
         target.mkdir(mode=0o755)
-        write(target / "privkey.pem", material.key, 0o600)
-        write(target / "fullchain.pem", material.chain, 0o644)
-        write(target / "origin.json", json.dumps(origin), 0o644)
-        found = Issued.read(target)
-        if found is None:
+        try:
+            write(target / "privkey.pem", material.key, 0o600)
+            write(target / "fullchain.pem", material.chain, 0o644)
+            write(target / "origin.json", json.dumps(origin), 0o644)
+            found = Issued.read(target)
+            if found is None:
+                raise CertificateError("what came back is no certificate")
+        except (CertificateError, OSError):
             shutil.rmtree(target)
-            raise CertificateError("what came back is no certificate")
+            raise
         return found
 
-    def activate(self, directory: Path | None) -> None:
-        """Let the link point to ``directory``, in one step; None takes it away."""
-        fresh = self.state / ".current"
-        fresh.unlink(missing_ok=True)
-        if directory is None:
-            self._link.unlink(missing_ok=True)
-            return
-        fresh.symlink_to(os.path.relpath(directory, self.state))
-        fresh.replace(self._link)
+    def activate(self, directory: Path) -> None:
+        """Let ``directory`` be what is served."""
+        point(self._link, directory)
 
-    def target(self) -> Path | None:
-        """Return where the link points."""
-        return self._link.resolve() if self._link.is_symlink() else None
+    def links(self) -> dict[Path, Path | None]:
+        """Return where the links point, for restore()."""
+        return {link: link.resolve() if link.is_symlink() else None for link in (self._link, self._ca)}
+
+    def restore(self, links: dict[Path, Path | None]) -> None:
+        """Let them point there again."""
+        for link, target in links.items():
+            if self.links()[link] != target:
+                point(link, target)
 
     def unserved(self) -> Issued | None:
         """Return what was issued last, where it could not be served."""
         newest = self._issued / str(max(self._numbers(), default=0))
-        return Issued.read(newest) if newest != self.target() else None
+        return Issued.read(newest) if newest != self.links()[self._link] else None
 
     def prune(self) -> None:
-        """Remove all but the last ones."""
-        keep = self.target()
-        for number in sorted(self._numbers())[:-KEPT]:
-            if self._issued / str(number) != keep:
-                shutil.rmtree(self._issued / str(number))
+        """Remove all but the last ones, and CAs that are no longer ours."""
+        old = [self._issued / str(number) for number in sorted(self._numbers())[:-KEPT]]
+        for path in (*old, *self.state.glob("authorities/*")):
+            if path.resolve() not in self.links().values():
+                shutil.rmtree(path)
 
     def _numbers(self) -> list[int]:
         return [int(path.name) for path in self._issued.glob("[0-9]*")] if self._issued.is_dir() else []
@@ -535,17 +559,19 @@ def bring(mode: Mode, store: Store, server: Server | None, renew: bool) -> None:
         # An issuer that has given a certificate an hour ago is not asked for another one: there are not many in a week.
         left = None if renew else store.unserved()
         usable = left is not None and not mode.due(left, time.time())
-        fresh = left if left and usable else store.add(mode.obtain(), mode.origin())
-        before = store.target()
-        store.activate(fresh.directory)
+        before = store.links()
         try:
+            fresh = left if left and usable else store.add(mode.obtain(), mode.origin())
+            store.activate(fresh.directory)
             _tell(server, fresh)
-        except CertificateError:
-            store.activate(before)
-            if server:
+        except (CertificateError, OSError):
+            served = store.links()
+            store.restore(before)
+            if server and served != before:
                 subprocess.run(["systemctl", "reload", server.unit], check=False)
             raise
-        store.prune()
+        finally:
+            store.prune()
         say(f"a new certificate for {', '.join(mode.names)} is served, until {day(fresh.leaf.not_after)}")
     elif current:
         _tell(server, current)
@@ -619,6 +645,17 @@ def write(path: Path, text: str, mode: int) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
+
+
+def point(link: Path, target: Path | None) -> None:
+    """Let ``link`` point to ``target``, in one step; None takes it away."""
+    fresh = link.with_name(f".{link.name}.new")
+    fresh.unlink(missing_ok=True)
+    if target is None:
+        link.unlink(missing_ok=True)
+        return
+    fresh.symlink_to(os.path.relpath(target, link.parent))
+    fresh.replace(link)
 
 
 def day(seconds: float) -> str:
