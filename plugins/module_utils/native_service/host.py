@@ -207,11 +207,12 @@ class ServiceHost:
             shutil.copytree(scope, copy, symlinks=True)
         for path in plan.remove:
             if _within(path, scope):
-                (copy / Path(path).relative_to(scope)).unlink()
+                _staged(copy, path, scope).unlink()
         for new in self.want.files:
             if _within(new.path, scope):
-                target = copy / Path(new.path).relative_to(scope)
+                target = _staged(copy, new.path, scope)
                 target.parent.mkdir(parents=True, exist_ok=True)
+                target.unlink(missing_ok=True)  # a link would lead to the host's own file
                 target.write_bytes(new.content)
         return copy / Path(file.path).relative_to(scope)
 
@@ -548,6 +549,17 @@ def _filled(word: str, places: dict[str, str]) -> str:
     for place, value in places.items():
         word = word.replace(place, value)
     return word
+
+
+def _staged(copy: Path, path: str, scope: str) -> Path:
+    """Where ``path`` is in the copy of ``scope``. What links of the copy lead to is the host's own, and not touched."""
+    staged = copy / Path(path).relative_to(scope)
+    if not staged.parent.resolve().is_relative_to(copy.resolve()):
+        raise ServiceError(
+            f"{path} cannot be checked before it is live, since its directory is a link out of {scope}:"
+            f" put a directory in the place of {Path(path).parent}"
+        )
+    return staged
 
 
 def _within(path: str, directory: str) -> bool:
