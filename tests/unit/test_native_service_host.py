@@ -1,8 +1,11 @@
-"""What is checked before it is live is checked in a copy: the host's own files are left alone."""
+"""What is checked before it is live is checked in a copy, and what was on the host before us is known for ever."""
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service import host as hosts
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.host import ServiceError, ServiceHost
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.plan import File, Plan, Service
 
@@ -53,3 +56,23 @@ def test_below_a_link_that_leads_out_of_the_copy_nothing_is_written_or_removed(e
         check("enabled/default", remove=["enabled/linked/default"])
     assert [path.name for path in (etc / "available").iterdir()] == ["default"]
     assert (etc / "available" / "default").read_text() == "shipped"
+
+
+@pytest.mark.parametrize(
+    ("state", "manifest", "found"),
+    [
+        ("enabled", None, True),
+        ("disabled", None, True),
+        ("", None, False),
+        ("enabled", False, False),
+        ("enabled", True, True),
+    ],
+)
+def test_whether_the_unit_was_there_before_us_is_known_after_we_came(tmp_path, monkeypatch, state, manifest, found):
+    monkeypatch.setattr(hosts, "ROOT", tmp_path)
+    if manifest is not None:
+        (tmp_path / "demo").mkdir()
+        (tmp_path / "demo" / "manifest.json").write_text(json.dumps({"found": manifest}))
+    want = Service("demo", "started", "/etc/systemd/system/demo.service.d/gpufleet.conf")
+    host = ServiceHost(want, None, lambda words: (0, f"ActiveState=active\nUnitFileState={state}\n", ""))
+    assert host.observe().found is found

@@ -99,6 +99,7 @@ class ServiceHost:
             secrets=frozenset([*manifest.get("secrets", []), *journal.get("secrets", [])]),
             data=tuple(path for path in (*_data_directories(self.want.name), *self._with_data()) if _exists(path)),
             rewritable=_matching(self.want.data),
+            found=manifest.get("found", journal.get("found", bool(state.file))),
         )
 
     def _with_data(self) -> list[str]:
@@ -252,6 +253,7 @@ class ServiceHost:
             active = have.active or have.trying
             known = {"files": {}, "packages": {}, "current": have.current, "active": active, "enabled": have.enabled}
             known["held"] = sorted(name for name, package in have.packages.items() if package.held)
+            known["found"] = have.found
         known["made"] = [*known.get("made", []), *plan.make]
         known["user"] = known.get("user") or plan.add_user
         known["secrets"] = [*known.get("secrets", []), *(file.path for file in self.want.files if file.secret)]
@@ -425,6 +427,7 @@ class ServiceHost:
             "user": known["user"] or have.own_user,
             "packages": sorted((have.own_packages | fresh) & names),
             "held": sorted((have.held | set(plan.packages.hold)) & names),
+            "found": have.found,
             "health": self.health and self.health._asdict(),
         }
         # Nothing in it is secret, and who is not root may ask how the service is: monitoring-status reads it.
