@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service import host as hosts
@@ -30,8 +31,7 @@ def check(etc):
         shown = []
 
         def run(words):
-            with open(words[1]) as file:
-                shown.append(file.read())
+            shown.append(Path(words[1]).read_text())
             return 0, "", ""
 
         file = File(str(etc / path), b"ours", validate=("check", "{file}"))
