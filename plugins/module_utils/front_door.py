@@ -167,8 +167,11 @@ def _everybody(networks: t.Sequence[ipaddress.IPv4Network | ipaddress.IPv6Networ
     """Whether networks are all of IPv4 or IPv6, in one piece or in several."""
     four = [network for network in networks if isinstance(network, ipaddress.IPv4Network)]
     six = [network for network in networks if isinstance(network, ipaddress.IPv6Network)]
-    whole = [*ipaddress.collapse_addresses(four), *ipaddress.collapse_addresses(six)]
-    return any(network.prefixlen == 0 for network in whole)
+    return any(
+        network.prefixlen == 0
+        for whole in (ipaddress.collapse_addresses(four), ipaddress.collapse_addresses(six))
+        for network in whole
+    )
 
 
 def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
