@@ -413,7 +413,7 @@ def test_an_ipv6_network_tries_passwords_as_one_client(sh):
         first, second = json.loads(sh("master1", f"python3 - <<'END'\n{program}\nEND"))
     finally:
         sh("master1", add.format("del"))
-    assert 10 <= 30 - first.count(429) <= 22
+    assert first.count(429) >= 8
     assert second == 401
 
 
