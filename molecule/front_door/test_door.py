@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import re
+import socket
 import ssl
 import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +55,17 @@ def test_who_has_the_ca_trusts_the_door_under_each_of_its_names(lab, trusting):
         trusting("other.test").get("/")
 
 
+def test_plain_http_on_the_https_port_is_sent_to_https_under_the_doors_names_only(lab):
+    def ask(name):
+        connection = http.client.HTTPConnection(lab.hosts["master1"].address, 443, timeout=5)
+        connection.request("GET", "/a?b=c", headers={"Host": name})
+        answer = connection.getresponse()
+        return answer.status, answer.getheader("Location")
+
+    assert ask(NAME) == (301, f"https://{NAME}/a?b=c")
+    assert ask("other.test") == (400, None)
+
+
 def test_who_asks_for_another_name_learns_nothing(lab, door):
     stranger = Client(door.address, "other.test")
     assert stranger.get("/").status == 421
@@ -60,6 +73,7 @@ def test_who_asks_for_another_name_learns_nothing(lab, door):
     assert door.get("/", Host="other.test").status == 421
     assert door.get("/.well-known/gpufleet-unavailable").status == 404
     assert [door.get(path).status for path in ("/metrics", "//metrics?x", "/x/..//metrics")] == [404, 404, 404]
+    assert [door.get(f"/stripped/secret{rest}").status for rest in ("", "/", "/x", "s")] == [404, 404, 404, 200]
     assert "nginx/" not in stranger.get("/").text + stranger.get("/").headers["server"]
 
 
@@ -187,7 +201,7 @@ print(attempt("GET", "/login", {{}}))
     [
         ('"POST", "/login", {}', 40, 10),
         ('"POST", "/x/..//login?a", {}', 40, 0),  # the same page: nothing is left of what was allowed
-        ('"GET", "/inner/", {"Authorization": "Basic YWxpOndyb25n"}', 120, 60),
+        ('"GET", "/inner/", {"Authorization": "Basic YWxpOndyb25n"}', 60, 15),
         ('"GET", "/api/org", {"Authorization": "basic YWxpOndyb25n"}', 40, 0),
     ],
     ids=["log-in", "log-in-by-detour", "basic", "basic-at-the-service"],
@@ -200,21 +214,52 @@ def test_who_tries_passwords_is_slowed_down_and_may_still_look(lab, sh, attempt,
     assert looked == "200"
 
 
+TLS = ("TLSv1_2", "TLSv1_3")
+
+
+class Session:
+    """A client that takes its TLS session up again, where the server lets it."""
+
+    def __init__(self, door, certificate=None, version=ssl.TLSVersion.TLSv1_3):
+        self._door, self._session = door, None
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._context.check_hostname, self._context.verify_mode = False, ssl.CERT_NONE
+        self._context.minimum_version = self._context.maximum_version = version
+        if certificate:
+            self._context.load_cert_chain(certificate)
+
+    def ask(self, path):
+        """Return the status, and whether the session is an earlier one."""
+        plain = socket.create_connection((self._door.address, 443), timeout=10)
+        with self._context.wrap_socket(plain, server_hostname=NAME, session=self._session) as secure:
+            secure.sendall(f"GET {path} HTTP/1.1\r\nHost: {NAME}\r\nConnection: close\r\n\r\n".encode())
+            answer = http.client.HTTPResponse(secure)
+            answer.begin()
+            self._session = secure.session
+            return answer.status, secure.session_reused
+
+
 def test_clients_certificates_are_let_in_if_they_are_ours_and_in_time(door, run, as_it_was, tmp_path):
     ours, foreign = Authority(tmp_path / "ours"), Authority(tmp_path / "foreign")
     client = "extendedKeyUsage=clientAuth"
     for name, days in (("good", 9), ("expired", -1), ("revoked", 9)):
         ours.issue(name, client, days)
     foreign.issue("stranger", client)
-    done = run(
-        nginx_services=services_with(
-            {"name": "vault", "path": "/vault/", "upstream": "http://127.0.0.1:3999", "auth": "client_certificate"}
-        ),
-        nginx_client_ca_file=str(ours.certificate),
-        nginx_client_crl_file=str(ours.revoke("revoked")),
-        tags="nginx",
-    )
-    assert done.rc == 0, done.messages()
+
+    def revoke(certificate):
+        vault = {"name": "vault", "path": "/vault/", "upstream": "http://127.0.0.1:3999", "auth": "client_certificate"}
+        done = run(
+            nginx_services=services_with(vault),
+            nginx_client_ca_file=str(ours.certificate),
+            nginx_client_crl_file=str(ours.revoke(certificate)),
+            tags="nginx",
+        )
+        assert done.rc == 0, done.messages()
+
+    assert Session(door).ask("/x") == Session(door).ask("/x") == (200, False)
+    known = Session(door)
+    assert [known.ask("/x"), known.ask("/x")] == [(200, False), (200, True)]
+    revoke("revoked")
 
     def ask(certificate, path="/vault/"):
         return Client(door.address, NAME, certificate=certificate).get(path).status
@@ -223,6 +268,11 @@ def test_clients_certificates_are_let_in_if_they_are_ours_and_in_time(door, run,
     assert (ask(ours.with_key("good")), ask(None), ask(None, "/x")) == (200, 403, 200)
     refused = [ours.with_key("expired"), ours.with_key("revoked"), foreign.with_key("stranger"), self_made]
     assert [ask(certificate) for certificate in refused] == [400] * 4
+
+    sessions = [Session(door, ours.with_key("good"), version) for version in ssl.TLSVersion if version.name in TLS]
+    assert [session.ask("/vault/") for session in sessions] == [(200, False)] * len(TLS)
+    revoke("good")
+    assert [session.ask("/vault/") for session in sessions] == [(400, False)] * len(TLS)
 
 
 # -- what is refused ----------------------------------------------------------------------------
@@ -241,6 +291,28 @@ def test_what_asks_nobody_is_not_let_out_and_all_that_is_wrong_is_said_at_once(r
     assert "alertmanager asks nobody who they are" in done.messages()
     assert "prometheus is exposed only to networks that are named: set allow" in done.messages()
     assert sh("master1", "cd /etc/nginx && find . -type f | xargs sha256sum; " + SETTLED) == before
+
+
+def test_the_distributions_site_is_as_it_was_shipped_and_back_by_one_link(run, sh, as_it_was):
+    """Its place is taken by a file of ours, in which nothing is written through the link that Debian has there."""
+    shipped = "dpkg --verify nginx-common | grep sites-available; sha256sum /etc/nginx/sites-available/default"
+    before = sh("master1", shipped)
+    assert before.count("\n") == 0
+    sh("master1", "ln -sf /etc/nginx/sites-available/default /etc/nginx/sites-enabled/default")
+    for arguments in (["--check"], []):
+        done = run(*arguments, tags="nginx")
+        assert done.rc == 0, done.messages()
+        assert sh("master1", shipped) == before
+    assert "Written by gpufleet" in sh("master1", "cat /etc/nginx/sites-enabled/default")
+
+
+def test_one_address_alone_is_listened_on_though_it_is_a_name_of_the_door(lab, door, run, sh, as_it_was):
+    address = lab.hosts["master1"].address
+    done = run(nginx_bind_address=address)
+    assert done.rc == 0, done.messages()
+    assert door.get("/x").status == 200
+    listening = sh("master1", "ss -Hltn 'sport = :80 or sport = :443' | awk '{print $4}' | sort")
+    assert listening.split() == [f"{address}:443", f"{address}:80"]
 
 
 @pytest.fixture
@@ -293,13 +365,16 @@ def test_no_path_method_or_header_opens_what_is_closed(door, sh):
     assert sh("master1", "grep -c 'exited on signal' /var/log/nginx/error.log", check=False) in ("", "0")
 
 
-def test_a_request_does_not_smuggle_another_one_in(door):
-    inner = f"GET /closed/ HTTP/1.1\r\nHost: {NAME}\r\n\r\n"
+def test_a_request_does_not_smuggle_another_one_in(door, sh):
+    inner = f"GET /smuggled HTTP/1.1\r\nHost: {NAME}\r\n\r\n"
     lengths = f"Content-Length: {len(inner)}\r\nTransfer-Encoding: chunked"
     both = f"POST /x HTTP/1.1\r\nHost: {NAME}\r\n{lengths}\r\n\r\n0\r\n\r\n"
     answer = door.raw((both + inner).encode())
-    assert not fuzz.LEAKS.search(answer)
-    assert answer.count(b"HTTP/1.1 200") <= 1
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert door.get("/not-smuggled").status == 200
+    seen = "journalctl -u upstream | grep -o 'GET /[a-z-]*smuggled' | sort -u"
+    assert eventually(lambda: sh("master1", seen) == "GET /not-smuggled", 5)
 
 
 # -- logs ---------------------------------------------------------------------------------------
@@ -314,6 +389,8 @@ def test_no_secret_is_in_a_log(door, sh, basic):
         door.request("GET", f"{path}{marker}", secret)
         door.request("GET", f"{path}{marker}/panels?{marker}", secret)
     door.get("/inner/", Authorization=basic("ali", marker))
+    token = base64.b64encode(f"{marker}:".encode()).decode()
+    assert door.get("/api/x", Authorization=f"Basic {token}").status in (200, 429)
     door.request("POST", f"/login?{marker}", body=marker)
     door.raw(f"GET /?{marker} HTTP/1.1\r\nHost: {NAME}\r\nBad header {marker}\r\n\r\n".encode())
     plain_log = "/var/log/nginx/gpufleet_access.log"
@@ -321,6 +398,34 @@ def test_no_secret_is_in_a_log(door, sh, basic):
     assert "/dead/" in sh("master1", f"cat {plain_log}")
     assert sh("master1", f"stat -c %a {plain_log}") == "640"
     assert sh("master1", f"grep -r {marker} /var/log/nginx; journalctl -u nginx | grep {marker}", check=False) == ""
+
+
+# -- IPv6 ---------------------------------------------------------------------------------------
+
+
+def test_an_ipv6_network_tries_passwords_as_one_client(sh):
+    """From many addresses of one network, then from another network: all of them on the master itself."""
+    own, other = [f"2001:db8::{number:x}" for number in range(1, 31)], "2001:db8:0:1::1"
+    add = "; ".join(f"ip -6 address {{0}} {address}/128 dev lo" for address in [*own, other])
+    sh("master1", add.format("add"))
+    try:
+        program = BRUTE_FORCE_IPV6.format(own=own, other=other, name=NAME)
+        first, second = json.loads(sh("master1", f"python3 - <<'END'\n{program}\nEND"))
+    finally:
+        sh("master1", add.format("del"))
+    assert first.count(429) >= 8
+    assert second == 401
+
+
+BRUTE_FORCE_IPV6 = """
+import http.client, json, socket, ssl
+context = ssl._create_unverified_context()
+def attempt(source):
+    connection = http.client.HTTPSConnection("::1", 443, context=context, source_address=(source, 0))
+    connection.request("POST", "/login", headers={{"Host": "{name}"}})
+    return connection.getresponse().status
+print(json.dumps([[attempt(source) for source in {own}], attempt("{other}")]))
+"""
 
 
 # -- TLS ----------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Stands in for Grafana behind the front door: a page that talks over a WebSocket, a log-in, and an echo of requests.
 
+Its journal has a line for each request.
+
 upstream.py PORT, on 127.0.0.1.
 """
 
@@ -63,9 +65,6 @@ class Handler(BaseHTTPRequestHandler):
             mask = self.rfile.read(4)
             text = bytes(byte ^ mask[i % 4] for i, byte in enumerate(self.rfile.read(head[1] & 0x7F)))
             self.wfile.write(bytes([0x81, len(text)]) + text)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
 
 
 ThreadingHTTPServer.request_queue_size = 256

@@ -13,11 +13,14 @@ import typing as t
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 _PATH = re.compile(r"/([A-Za-z0-9._~-]+/)*")
-_UPSTREAM = re.compile(r"http://(?P<address>\[[0-9a-fA-F:.]+\]|[0-9.]+):(?P<port>[0-9]{1,5})")
+_UPSTREAM = re.compile(r"http://(?P<address>\[[0-9a-fA-F:.]+\]|[0-9.]+):(?P<port>[1-9][0-9]{0,4})")
 _DNS_NAME = re.compile(r"([a-z0-9_]([a-z0-9_-]*[a-z0-9])?\.)*[a-z0-9_]([a-z0-9_-]*[a-z0-9])?", re.IGNORECASE)
 # What crypt(3) of Debian's libc makes of a password, without what is broken within a day: DES, MD5.
-_HASH = re.compile(r"\$(2[abxy]\$[0-9]{2}\$[./A-Za-z0-9]{53}|[56]\$(rounds=[0-9]+\$)?[^$:]{1,16}\$[./A-Za-z0-9]{43,86}"
-                   r"|y\$[^$:]+\$[^$:]+\$[./A-Za-z0-9]+)")  # fmt: skip
+_HASH = re.compile(r"\$(2[abxy]\$(?P<bcrypt>[0-9]{2})\$[./A-Za-z0-9]{53}"
+                   r"|[56]\$(rounds=(?P<rounds>[0-9]+)\$)?[^$:]{1,16}\$[./A-Za-z0-9]{43,86}"
+                   r"|y\$(?P<yescrypt>[^$:]+)\$[^$:]+\$[./A-Za-z0-9]+)")  # fmt: skip
+# nginx computes it for each request, and a worker does nothing else meanwhile: what costs more is refused.
+_MOST_ROUNDS, _MOST_BCRYPT, _YESCRYPT = 50_000, 10, ("j7T", "j8T", "j9T", "jAT")
 
 Row = t.Mapping[str, t.Any]
 
@@ -62,7 +65,7 @@ def front_door(
         own, service = _complete(row, known)
         guarded = _guarded(service, known)
         own += _access_faults(service, guarded, users, client_ca)
-        if service["server"] in names:
+        if service["server"] in [name.lower() for name in names]:
             own.append(f"server_name {service['server']} is one of nginx_server_names already: leave it out")
         faults += [f"nginx_services, {row['name']}: {fault}" for fault in own]
         services.append(service)
@@ -75,7 +78,7 @@ def front_door(
 def _complete(row: Row, known: t.Mapping[str, Row]) -> tuple[list[str], Service]:
     """Return what is wrong with the row itself, and the row with its defaults."""
     whole = {**known.get(row["name"], {}), **{key: value for key, value in row.items() if value is not None}}
-    server = str(whole.get("server_name", ""))
+    server = str(whole.get("server_name", "")).lower()
     path = str(whole.get("path", "/" if server else ""))
     upstream = str(whole.get("upstream", ""))
     faults = []
@@ -122,12 +125,18 @@ def _upstream_faults(upstream: str) -> list[str]:
 
 def _guarded(service: Service, known: t.Mapping[str, Row]) -> str:
     """Return the guarded service that this is, by its name or under another one; "" for none."""
-    port = service["upstream"].rpartition(":")[2]
     for name, row in known.items():
         # By whatever address of the host: the same port is the same service.
-        if row.get("guarded") and (service["name"] == name or row["upstream"].rpartition(":")[2] == port):
+        same = _port(row["upstream"]) == _port(service["upstream"])
+        if row.get("guarded") and (service["name"] == name or same):
             return name
     return ""
+
+
+def _port(upstream: str) -> int:
+    """Return the port, 0 where there is none to be read."""
+    digits = upstream.rpartition(":")[2]
+    return int(digits) if digits.isdecimal() else 0
 
 
 def _access_faults(service: Service, guarded: str, users: t.Mapping[str, t.Any], client_ca: bool) -> list[str]:
@@ -149,9 +158,20 @@ def _access_faults(service: Service, guarded: str, users: t.Mapping[str, t.Any],
             faults.append(f"allow has {entry!r}, which is no address or network such as 192.0.2.0/24")
     if guarded and not allow:
         faults.append(f"{guarded} is exposed only to networks that are named: set allow, such as [192.0.2.0/24]")
-    elif guarded and any(network is not None and network.prefixlen == 0 for network in networks):
+    elif guarded and _everybody([network for network in networks if network]):
         faults.append(f"allow lets everybody to {guarded}: name the networks that need it")
     return faults
+
+
+def _everybody(networks: t.Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+    """Whether networks are all of IPv4 or IPv6, in one piece or in several."""
+    four = [network for network in networks if isinstance(network, ipaddress.IPv4Network)]
+    six = [network for network in networks if isinstance(network, ipaddress.IPv6Network)]
+    return any(
+        network.prefixlen == 0
+        for whole in (ipaddress.collapse_addresses(four), ipaddress.collapse_addresses(six))
+        for network in whole
+    )
 
 
 def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
@@ -167,8 +187,16 @@ def _name_faults(names: t.Sequence[str]) -> list[str]:
     return [
         f"nginx_server_names has {name!r}, which is neither a DNS name nor an address"
         for name in names
-        if not _DNS_NAME.fullmatch(name) and _network(name) is None
+        if not _DNS_NAME.fullmatch(name) and not _is_address(name)
     ]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _user_faults(users: t.Mapping[str, t.Any]) -> list[str]:
@@ -177,9 +205,20 @@ def _user_faults(users: t.Mapping[str, t.Any]) -> list[str]:
     for user, digest in users.items():
         if not re.fullmatch(r"[^:\s#]+", str(user)):
             faults.append(f"nginx_users has the name {user!r}: no space, : or # can be in it")
-        if not _HASH.fullmatch(str(digest)):
+        match = _HASH.fullmatch(str(digest))
+        if not match:
             faults.append(f"nginx_users, {user}: this is no hash that is good enough. Make one by: openssl passwd -6")
+        elif _costly(match):
+            faults.append(f"nginx_users, {user}: this hash takes nginx too long. Make one by: openssl passwd -6")
     return faults
+
+
+def _costly(digest: re.Match[str]) -> bool:
+    return (
+        int(digest["rounds"] or 0) > _MOST_ROUNDS
+        or int(digest["bcrypt"] or 0) > _MOST_BCRYPT
+        or digest["yescrypt"] not in (None, *_YESCRYPT)
+    )
 
 
 def _duplicates(services: t.Sequence[Service]) -> list[str]:

@@ -60,6 +60,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 PROGRAM = Path("/usr/sbin/nginx")
+OPENSSL = Path("/usr/bin/openssl")
 SITE = Path("/etc/nginx/sites-enabled/default")
 # The first line of the file that takes the place of the welcome page.
 OURS = "# Written by gpufleet.monitoring"
@@ -70,25 +71,36 @@ Run = t.Callable[["list[str]"], "tuple[int, str, str]"]
 def main() -> None:
     """Entry point."""
     module = AnsibleModule({}, supports_check_mode=True)
-    module.exit_json(changed=False, **look(module.run_command, PROGRAM, SITE, ssl.OPENSSL_VERSION_INFO[:2]))
+    module.exit_json(changed=False, **look(module.run_command, PROGRAM, OPENSSL, SITE))
 
 
-def look(run: Run, program: Path, site: Path, openssl: tuple[int, ...]) -> dict[str, t.Any]:
-    """Return what is described in RETURN. Python's OpenSSL is the one that nginx of the distribution has, too."""
+def look(run: Run, program: Path, openssl: Path, site: Path) -> dict[str, t.Any]:
+    """Return what is described in RETURN."""
     installed = program.exists()
+    said = run([str(program), "-V"])[2] if installed else ""
+    crypto = openssl_version(said if installed else run([str(openssl), "version"])[1] if openssl.exists() else "")
     return {
         # Distributions with OpenSSL 3.4 and newer have nginx 1.26 and newer.
-        "http2_directive": version(run([str(program), "-v"])[2]) >= (1, 25, 1) if installed else openssl >= (3, 4),
-        "post_quantum": openssl >= (3, 5),
+        "http2_directive": version(said) >= (1, 25, 1) if installed else crypto >= (3, 4),
+        "post_quantum": crypto >= (3, 5),
         "ipv6": Path("/proc/net/if_inet6").exists(),
         "default_site": not installed or is_default(run, site),
     }
 
 
 def version(text: str) -> tuple[int, ...]:
-    """Return the version in what ``nginx -v`` says."""
+    """Return the version in what ``nginx -V`` says."""
     found = re.search(r"nginx/([0-9.]+)", text)
     return tuple(int(part) for part in found[1].split(".")) if found else ()
+
+
+def openssl_version(text: str) -> tuple[int, ...]:
+    """Return the version in what ``nginx -V``, or ``openssl version``, says: of what runs, rather than was built with.
+
+    Where nothing is said, Python's own is the distribution's as well, most of the time.
+    """
+    found = re.findall(r"OpenSSL ([0-9]+)[.]([0-9]+)", text)
+    return tuple(int(part) for part in found[-1]) if found else tuple(ssl.OPENSSL_VERSION_INFO[:2])
 
 
 def is_default(run: Run, site: Path) -> bool:

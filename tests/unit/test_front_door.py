@@ -53,6 +53,8 @@ def test_a_row_says_more_than_what_is_known():
         ({"allow": None}, "set allow"),
         ({"allow": ["0.0.0.0/0"]}, "lets everybody"),
         ({"allow": ["192.0.2.0/24", "::/0"]}, "lets everybody"),
+        ({"allow": ["0.0.0.0/1", "128.0.0.0/1"]}, "lets everybody"),
+        ({"allow": ["192.0.2.0/24", "::/2", "8000::/1", "4000::/2"]}, "lets everybody"),
         # By another name, and by another of the host's addresses, it is Prometheus still.
         ({"name": "mine", "upstream": "http://127.0.0.1:9090", "auth": "own"}, "prometheus asks nobody who they are"),
         ({"name": "mine", "upstream": "http://10.0.0.5:9090", "allow": []}, "set allow"),
@@ -75,6 +77,7 @@ def test_what_asks_nobody_is_let_out_with_authentication_and_named_networks_only
         ({"upstream": "http://127.0.0.1:5000/x"}, "http://ADDRESS:PORT"),
         ({"upstream": "http://ipmi.internal:5000"}, "http://ADDRESS:PORT"),
         ({"upstream": "http://127.0.0.1:99999"}, "http://ADDRESS:PORT"),
+        ({"upstream": "http://127.0.0.1:09090"}, "http://ADDRESS:PORT"),  # Prometheus'
         ({"upstream": "http://127.0.0.300:1"}, "no valid address"),
         ({"upstream": "http://127.0.0.1:1; return 200"}, "http://ADDRESS:PORT"),
         ({"auth": None}, "auth is missing"),
@@ -82,6 +85,7 @@ def test_what_asks_nobody_is_let_out_with_authentication_and_named_networks_only
         ({"allow": ["all"]}, "'all'"),
         ({"server_name": "a.test; }"}, "one DNS name"),
         ({"server_name": "monitoring.example.org"}, "already"),
+        ({"server_name": "Monitoring.Example.org"}, "already"),
         ({"login_paths": ["login"]}, "/login"),
         ({"closed_paths": ["/x; return 200"]}, "closed_paths"),
         ({"name": "IPMI!"}, "lower-case"),
@@ -124,10 +128,22 @@ def test_a_hash_that_is_none_or_broken_is_refused_and_not_repeated(digest):
 
 
 @pytest.mark.parametrize(
-    "digest", [SHA512, "$2y$05$" + "a" * 53, "$5$rounds=9000$salt$" + "a" * 43, "$y$j9T$salt$" + "a" * 43]
+    "digest", [SHA512, "$2y$10$" + "a" * 53, "$5$rounds=50000$salt$" + "a" * 43, "$y$j9T$salt$" + "a" * 43]
 )
 def test_hashes_that_debians_libc_knows_are_taken(digest):
     assert complete(PROMETHEUS, users={"ali": digest})
+
+
+@pytest.mark.parametrize(
+    "digest", ["$2y$11$" + "a" * 53, "$6$rounds=50001$salt$" + "a" * 86, "$y$jBT$salt$" + "a" * 43]
+)
+def test_a_hash_that_would_keep_nginx_from_all_else_is_refused(digest):
+    assert "takes nginx too long" in refusal(PROMETHEUS, users={"ali": digest})
+
+
+def test_a_name_is_one_name_or_one_address():
+    assert "'10.0.0.0/8'" in refusal(IPMI, names=["10.0.0.0/8"])
+    assert complete(IPMI, names=["2001:db8::5", "10.0.0.5", "monitoring"])
 
 
 def test_authentication_needs_somebody_to_let_in():

@@ -99,6 +99,7 @@ class ServiceHost:
             secrets=frozenset([*manifest.get("secrets", []), *journal.get("secrets", [])]),
             data=tuple(path for path in (*_data_directories(self.want.name), *self._with_data()) if _exists(path)),
             rewritable=_matching(self.want.data),
+            found=manifest.get("found", journal.get("found", bool(state.file))),
         )
 
     def _with_data(self) -> list[str]:
@@ -207,11 +208,12 @@ class ServiceHost:
             shutil.copytree(scope, copy, symlinks=True)
         for path in plan.remove:
             if _within(path, scope):
-                (copy / Path(path).relative_to(scope)).unlink()
+                _staged(copy, path, scope).unlink()
         for new in self.want.files:
             if _within(new.path, scope):
-                target = copy / Path(new.path).relative_to(scope)
+                target = _staged(copy, new.path, scope)
                 target.parent.mkdir(parents=True, exist_ok=True)
+                target.unlink(missing_ok=True)  # a link would lead to the host's own file
                 target.write_bytes(new.content)
         return copy / Path(file.path).relative_to(scope)
 
@@ -251,6 +253,7 @@ class ServiceHost:
             active = have.active or have.trying
             known = {"files": {}, "packages": {}, "current": have.current, "active": active, "enabled": have.enabled}
             known["held"] = sorted(name for name, package in have.packages.items() if package.held)
+            known["found"] = have.found
         known["made"] = [*known.get("made", []), *plan.make]
         known["user"] = known.get("user") or plan.add_user
         known["secrets"] = [*known.get("secrets", []), *(file.path for file in self.want.files if file.secret)]
@@ -424,6 +427,7 @@ class ServiceHost:
             "user": known["user"] or have.own_user,
             "packages": sorted((have.own_packages | fresh) & names),
             "held": sorted((have.held | set(plan.packages.hold)) & names),
+            "found": have.found,
             "health": self.health and self.health._asdict(),
         }
         # Nothing in it is secret, and who is not root may ask how the service is: monitoring-status reads it.
@@ -548,6 +552,17 @@ def _filled(word: str, places: dict[str, str]) -> str:
     for place, value in places.items():
         word = word.replace(place, value)
     return word
+
+
+def _staged(copy: Path, path: str, scope: str) -> Path:
+    """Where ``path`` is in the copy of ``scope``. What links of the copy lead to is the host's own, and not touched."""
+    staged = copy / Path(path).relative_to(scope)
+    if not staged.parent.resolve().is_relative_to(copy.resolve()):
+        raise ServiceError(
+            f"{path} cannot be checked before it is live, since its directory is a link out of {scope}:"
+            f" put a directory in the place of {Path(path).parent}"
+        )
+    return staged
 
 
 def _within(path: str, directory: str) -> bool:

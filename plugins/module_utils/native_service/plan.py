@@ -115,6 +115,7 @@ class Host(t.NamedTuple):
     own_packages: frozenset[str] = frozenset()
     held: frozenset[str] = frozenset()
     rewritable: tuple[str, ...] = ()  # what is there of Service.data
+    found: bool = False  # the unit was there before us
 
     def previous_to(self, current: str | None) -> str | None:
         """Return the release that stays beside ``current``: what ran last, to go back to without a download."""
@@ -206,7 +207,7 @@ def _removal(want: Service, have: Host) -> Plan:
     if not have.managed:
         return Plan(forget=have.leftovers, purge=purge)
     # A program of the distribution that was there before us goes on as it was before us: others use it.
-    stays = want.shared and not have.own_packages.intersection(want.packages.names[:1] if want.packages else ())
+    stays = want.shared and have.found
     return Plan(
         remove=tuple(path for path in have.placed if path not in keep),
         remove_user=have.own_user if have.own_user in have.users else None,

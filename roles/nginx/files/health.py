@@ -10,9 +10,13 @@ import http.client
 import re
 import ssl
 import sys
+import time
 from pathlib import Path
 
 LOG = Path("/var/log/nginx/error.log")
+# A name that no server has, so that the default server answers: our own address may be the name of another one.
+NAME = "gpufleet-revision.invalid"
+RECENT = 60  # seconds; what nginx complained of before is not the reason
 
 
 def main() -> int:
@@ -22,7 +26,7 @@ def main() -> int:
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     connection = http.client.HTTPSConnection(address, int(port), timeout=5, context=context)
     try:
-        connection.request("GET", "/.well-known/gpufleet-revision")
+        connection.request("GET", "/.well-known/gpufleet-revision", headers={"Host": NAME})
         served = connection.getresponse().read(200).decode("ascii", "replace").strip()
     except (OSError, http.client.HTTPException) as error:
         return fail(f"https://{address}:{port} does not answer: {error}")
@@ -37,7 +41,8 @@ def fail(reason: str) -> int:
         lines = LOG.read_text(errors="replace").splitlines()[-50:]
     except OSError:
         lines = []
-    last = [line for line in lines if re.search(r"\[(emerg|alert)\]", line)][-2:]
+    since = time.strftime("%Y/%m/%d %H:%M:%S", time.localtime(time.time() - RECENT))  # as lines begin
+    last = [line for line in lines if line >= since and re.search(r"\[(emerg|alert)\]", line)][-2:]
     print("; nginx says: ".join([reason, *last]), file=sys.stderr)
     return 1
 
