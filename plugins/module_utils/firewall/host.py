@@ -8,16 +8,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import shlex
 import shutil
-import time
 import typing as t
 from pathlib import Path
 
+from ..lock import exclusive
 from .kernel import TOOLS, Kernel, Run, has_ipv6, sysctl_before
 from .pending import LOCK, MANIFEST, ROOT, RULES, SETTINGS, SWITCH, Pending
 from .plan import FirewallError, Plan, State, Want, make_plan, others
@@ -77,20 +75,10 @@ class Firewall:
 
     # -- do -----------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def locked(self) -> t.Iterator[None]:
+    def locked(self) -> t.ContextManager[None]:
         """Keep two runs, or a run and the undoing of another one, apart."""
-        with LOCK.open("w") as lock:
-            deadline = time.monotonic() + LOCK_PATIENCE
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError as error:
-                    if time.monotonic() > deadline:
-                        raise FirewallError("another run has been working on the firewall for too long") from error
-                    time.sleep(0.2)
-            yield
+        busy = FirewallError("another run has been working on the firewall for too long")
+        return exclusive(LOCK, LOCK_PATIENCE, busy)
 
     def bring(self, want: Want, connection: Packet | None, within: int) -> tuple[Plan, State, str]:
         """Bring ufw to its state. Return what was done, ufw as it was, and the change's id. Raises FirewallError.

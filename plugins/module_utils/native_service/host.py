@@ -14,7 +14,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import errno
-import fcntl
 import glob
 import grp
 import json
@@ -26,6 +25,7 @@ import time
 import typing as t
 from pathlib import Path
 
+from ..lock import exclusive
 from . import health as healths
 from . import packages as pkgs
 from . import release as releases
@@ -133,20 +133,11 @@ class ServiceHost:
         """Note that the host is as described."""
         self._refusal_file.unlink(missing_ok=True)
 
-    @contextlib.contextmanager
-    def locked(self) -> t.Iterator[None]:
+    def locked(self) -> t.ContextManager[None]:
         """Keep two runs from working on the same service at once."""
-        with Path(f"/run/gpufleet-{self.want.name}.lock").open("w") as lock:
-            deadline = time.monotonic() + LOCK_PATIENCE + 2 * (self.health.timeout if self.health else 0)
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError as error:
-                    if time.monotonic() > deadline:
-                        raise ServiceError(f"another run has been working on {self.unit} for too long") from error
-                    time.sleep(0.2)
-            yield
+        patience = LOCK_PATIENCE + 2 * (self.health.timeout if self.health else 0)
+        busy = ServiceError(f"another run has been working on {self.unit} for too long")
+        return exclusive(Path(f"/run/gpufleet-{self.want.name}.lock"), patience, busy)
 
     def install(self, delivered: Path | None) -> None:
         """Put the wanted release beside what runs. ``delivered`` is an archive that is on this host already."""
