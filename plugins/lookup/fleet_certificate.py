@@ -131,9 +131,10 @@ class LookupModule(LookupBase):
         ca = FleetCa(self._directory(groups, hostvars), dry=bool(known.get("ansible_check_mode")))
         try:
             name, addresses = self._identity(terms[0], groups, hostvars)
-            if self.get_option("new_authority") and _is_whole():
+            whole = _is_whole()
+            if self.get_option("new_authority") and whole:
                 ca.prepare_successor()
-            found, created = ca.certificate(name, addresses, self.get_option("renew_days"), may_create=_is_whole())
+            found, created = ca.certificate(name, addresses, self.get_option("renew_days"), may_create=whole)
         except (CaError, VariableError) as error:
             raise AnsibleLookupError(str(error)) from error
         if created and not ca.dry:

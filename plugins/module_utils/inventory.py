@@ -201,49 +201,74 @@ def check_inventory(
 # -- the table of jobs ---------------------------------------------------------------------------
 
 
+# Of a whole row: how messages call it, its values, and its faults, to which to add what keys alone do not say.
+RowCheck = Callable[[str, "dict[str, t.Any]", Faults], None]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A variable that has a list of rows, and how the value of each of their keys is read."""
+
+    title: str  # as messages have it: "the table of scrape jobs"
+    row: str  # "scrape job"
+    keys: Mapping[str, Callable[[object], t.Any]]  # they raise ValueError with the end of a sentence
+    required: tuple[str, ...]  # the first one is the row's name
+
+    def read(self, value: object, faults: Faults, check: RowCheck) -> list[dict[str, t.Any]]:
+        """Return the sound rows, each as its values by key; what is wrong with the others goes to `faults`."""
+        try:
+            rows = plain(value)
+        except Exception as error:  # a template that fails
+            faults.add(f"{self.title} cannot be evaluated: {error}")
+            return []
+        if not isinstance(rows, list):
+            faults.add(f"{self.title} must be a list, not {kind_of(rows)}")
+            return []
+        found = (self._read_row(number, row, faults, check) for number, row in enumerate(rows, 1))
+        return [values for values in found if values is not None]
+
+    def _read_row(self, number: int, row: object, faults: Faults, check: RowCheck) -> dict[str, t.Any] | None:
+        if not isinstance(row, dict):
+            faults.add(f"{self.row} number {number} must be a dictionary, not {kind_of(row)}")
+            return None
+        name = row.get(self.required[0])
+        subject = f"{self.row} {name}" if isinstance(name, str) else f"{self.row} number {number}"
+        own = Faults()
+        for key in row:
+            if key not in self.keys:
+                own.add(f"{subject}: there is no key {key}{did_you_mean(str(key), self.keys)}")
+        values = {}
+        for key, convert in self.keys.items():
+            try:
+                if key in row:
+                    values[key] = convert(row[key])
+                elif key in self.required:
+                    raise ValueError("is missing")
+            except ValueError as error:
+                own.add(f"{subject}: {key} {error}")
+        check(subject, values, own)
+        for line in own.lines():
+            faults.add(line)
+        return None if own.lines() else values
+
+
 def parse_jobs(jobs: object, groups: Groups, faults: Faults) -> list[Job]:
     """Return the sound rows of the table; what is wrong with the others goes to `faults`."""
-    try:
-        rows = plain(jobs)
-    except Exception as error:  # a template that fails
-        rows = []
-        faults.add(f"the table of scrape jobs cannot be evaluated: {error}")
-    if not isinstance(rows, list):
-        faults.add(f"the table of scrape jobs must be a list, not {kind_of(rows)}")
-        return []
-    table = [job for number, row in enumerate(rows, 1) if (job := _parse_job(number, row, groups, faults))]
+
+    def check(subject: str, values: dict[str, t.Any], own: Faults) -> None:
+        # A group without hosts is fine, and so is one that this inventory has no use for; a misspelt one is not.
+        for group in values.get("groups", ()):
+            if group not in groups and (hint := did_you_mean(group, groups)):
+                own.add(f"{subject}: there is no group {group}{hint}")
+
+    table = [_job(values) for values in _JOBS.read(jobs, faults, check)]
     names = [job.name for job in table]
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
         faults.add(f"scrape job {name} is in the table more than once")
     return table
 
 
-def _parse_job(number: int, row: object, groups: Groups, faults: Faults) -> Job | None:
-    if not isinstance(row, dict):
-        faults.add(f"scrape job number {number} must be a dictionary, not {kind_of(row)}")
-        return None
-    subject = f"scrape job {row['job']}" if isinstance(row.get("job"), str) else f"scrape job number {number}"
-    own = Faults()
-    for key in row:
-        if key not in _JOB_KEYS:
-            own.add(f"{subject}: there is no key {key}{did_you_mean(str(key), _JOB_KEYS)}")
-    values = {}
-    for key, convert in _JOB_KEYS.items():
-        try:
-            if key in row:
-                values[key] = convert(row[key])
-            elif key in ("job", "groups", "port"):
-                raise ValueError("is missing")
-        except ValueError as error:
-            own.add(f"{subject}: {key} {error}")
-    # A group without hosts is fine, and so is one that this inventory has no use for; a misspelt one is not.
-    for group in values.get("groups", ()):
-        if group not in groups and (hint := did_you_mean(group, groups)):
-            own.add(f"{subject}: there is no group {group}{hint}")
-    for line in own.lines():
-        faults.add(line)
-    if own.lines():
-        return None
+def _job(values: Mapping[str, t.Any]) -> Job:
     return Job(
         values["job"],
         values["groups"],
@@ -648,6 +673,7 @@ _JOB_KEYS: dict[str, Callable[[object], t.Any]] = {
     "scheme": _as_string_like("https?", "http or https"),
     "params": _as_dictionary,
 }
+_JOBS = Table("the table of scrape jobs", "scrape job", _JOB_KEYS, ("job", "groups", "port"))
 
 
 def is_number(value: object) -> bool:

@@ -21,9 +21,9 @@ from ..inventory import (
     Groups,
     HostVars,
     Reader,
+    Table,
     did_you_mean,
     is_loopback,
-    kind_of,
     parse_jobs,
     plain,
     read_hosts,
@@ -172,41 +172,15 @@ class _Sources:
 
 def _parse_table(services: object, groups: Groups, faults: Faults) -> list[_Service]:
     """Return the sound rows of the table; what is wrong with the others goes to `faults`."""
-    try:
-        rows = plain(services)
-    except Exception as error:  # a template that fails
-        faults.add(f"the firewall's table of services cannot be evaluated: {error}")
-        return []
-    if not isinstance(rows, list):
-        faults.add(f"the firewall's table of services must be a list, not {kind_of(rows)}")
-        return []
-    return [service for number, row in enumerate(rows, 1) if (service := _parse_row(number, row, groups, faults))]
+
+    def check(subject: str, values: dict[str, t.Any], own: Faults) -> None:
+        values["from"] = tuple(_parse_source(source, groups, subject, own) for source in values.get("from", ()))
+
+    return [_service(values) for values in _SERVICES.read(services, faults, check)]
 
 
-def _parse_row(number: int, row: object, groups: Groups, faults: Faults) -> _Service | None:
-    if not isinstance(row, dict):
-        faults.add(f"firewall service number {number} must be a dictionary, not {kind_of(row)}")
-        return None
-    subject = f"firewall service {row['name']}" if isinstance(row.get("name"), str) else f"firewall service {number}"
-    own = Faults()
-    for key in row:
-        if key not in _KEYS:
-            own.add(f"{subject}: there is no key {key}{did_you_mean(str(key), _KEYS)}")
-    values: dict[str, t.Any] = {}
-    for key, convert in _KEYS.items():
-        try:
-            if key in row:
-                values[key] = convert(row[key])
-            elif key in ("name", "ports", "from"):
-                raise ValueError("is missing")
-        except ValueError as error:
-            own.add(f"{subject}: {key} {error}")
-    sources = [_parse_source(source, groups, subject, own) for source in values.get("from", ())]
-    for line in own.lines():
-        faults.add(line)
-    if own.lines():
-        return None
-    return _Service(values["name"], values["ports"], tuple(sources), values.get("proto", "tcp"), values.get("groups"))
+def _service(values: t.Mapping[str, t.Any]) -> _Service:
+    return _Service(values["name"], values["ports"], values["from"], values.get("proto", "tcp"), values.get("groups"))
 
 
 def _parse_source(source: str, groups: Groups, subject: str, faults: Faults) -> str:
@@ -274,3 +248,4 @@ _KEYS: dict[str, Callable[[object], t.Any]] = {
     "proto": _as_proto,
     "from": _as_words,
 }
+_SERVICES = Table("the firewall's table of services", "firewall service", _KEYS, ("name", "ports", "from"))
