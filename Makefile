@@ -15,6 +15,9 @@ PACKAGES := python3-venv openssh-client git systemd-container mmdebstrap nftable
 # Those that take longest come first, so that the others run beside them.
 LONGEST := default native_service
 SCENARIOS := $(LONGEST) $(filter-out $(LONGEST),$(notdir $(patsubst %/molecule.yml,%,$(wildcard molecule/*/molecule.yml))))
+# Tests without a host, a file of them on each processor; programs under test mostly wait, so there is room for more.
+EACH_PROCESSOR := --numprocesses logical --dist loadfile
+WAITING := --numprocesses 4
 SANITY_SKIPS := no-assert replace-urlopen pylint
 COLLECTION := ansible_collections.gpufleet.monitoring
 
@@ -56,20 +59,20 @@ sanity: $(TOOLS)
 	ansible-test sanity --python "$$version" --exclude docs/ $(SANITY_SKIPS:%=--skip-test %)
 
 unit: $(TOOLS)
-	pytest tests/unit
+	pytest $(EACH_PROCESSOR) tests/unit
 
 # The rules and the dashboards' queries, by promtool and Prometheus, whether somebody serves every metric that they read,
 # and what Alertmanager makes of alerts.
 rules: $(TOOLS) packages
-	timeout 600 pytest tests/rules tests/alertmanager
+	timeout 600 pytest $(EACH_PROCESSOR) tests/rules tests/alertmanager
 
 # The GPU exporter as a program, against simulated GPUs.
 exporter: $(TOOLS) packages
-	timeout 900 pytest tests/gpu_exporter
+	timeout 900 pytest $(WAITING) tests/gpu_exporter
 
 # gpu-stress as a program, against simulated GPUs and stand-ins for PyTorch and CuPy.
 stress: $(TOOLS) packages
-	timeout 300 pytest tests/gpu_stress
+	timeout 300 pytest $(WAITING) tests/gpu_stress
 
 # The program itself: one file, for docs/gpu_stress.md.
 gpu-stress: $(TOOLS)

@@ -10,10 +10,32 @@ from gpufleet_lab.playbook import run_playbook
 
 @pytest.fixture
 def fleet(inventory):
-    """The inventory of the fleet; whatever a test did to the hosts is undone after it."""
-    yield inventory(WORKERS, **VARIABLES)
-    done = run_playbook("site", inventory=inventory(WORKERS, **VARIABLES))
-    assert done.rc == 0, done.messages()
+    """The inventory of the fleet."""
+    return inventory(WORKERS, **VARIABLES)
+
+
+@pytest.fixture
+def play(inventory):
+    """Run a playbook for the fleet, or for what the inventory shall be: play("site", "--limit", "gpu1", workers={...}).
+
+    What that changed is undone after the test, by the same roles on the hosts that were changed.
+    """
+    changed: dict[tuple[str, str], set[str]] = {}
+
+    def run(playbook, *arguments, workers=WORKERS, masters=None, variables=VARIABLES, path=None):
+        done = run_playbook(playbook, *arguments, inventory=path or inventory(workers, masters, **variables))
+        tags = arguments[arguments.index("--tags") + 1] if "--tags" in arguments else "all"
+        if "--check" not in arguments:
+            hosts = {host for host, counts in done.stats.items() if counts["changed"]}
+            changed.setdefault((playbook, tags), set()).update(hosts)
+        return done
+
+    yield run
+    for (playbook, tags), hosts in changed.items():
+        if hosts:
+            path = inventory(WORKERS, **VARIABLES)
+            done = run_playbook(playbook, "--tags", tags, "--limit", ",".join(sorted(hosts)), inventory=path)
+            assert done.rc == 0, done.messages()
 
 
 @pytest.fixture

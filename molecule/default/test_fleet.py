@@ -65,7 +65,7 @@ def test_the_sandbox_does_not_change_what_is_measured(sh, host):
     assert found["compared"] > 50
 
 
-def test_what_only_root_may_see_is_measured_where_it_is_asked_for(prometheus, sh, fleet):
+def test_what_only_root_may_see_is_measured_where_it_is_asked_for(prometheus, sh, play):
     def bobs_disk():
         return prometheus.query('node_filesystem_size_bytes{instance="gpu1", mountpoint="/home/bob/data"}')
 
@@ -73,8 +73,8 @@ def test_what_only_root_may_see_is_measured_where_it_is_asked_for(prometheus, sh
     try:
         assert eventually(lambda: prometheus.query('node_filesystem_device_error{mountpoint="/home/bob/data"} == 1'))
         assert not bobs_disk()
-        arguments = ["--limit", "gpu1", "-e", '{"node_exporter_read_all": true}']
-        assert run_playbook("gpu_workers", *arguments, inventory=fleet).rc == 0
+        arguments = ["--limit", "gpu1", "--tags", "node_exporter", "-e", '{"node_exporter_read_all": true}']
+        assert play("gpu_workers", *arguments).rc == 0
         assert eventually(bobs_disk)
     finally:
         sh("gpu1", "umount /home/bob/data; rm -r /home/bob", check=False)

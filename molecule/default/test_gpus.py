@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from gpufleet_lab.playbook import run_playbook
 from gpufleet_lab.waiting import eventually
 
 
@@ -121,20 +120,20 @@ def test_a_killed_exporter_is_back_within_seconds(value, sh):
         ({"paths": {"sysfs": 5}}, "paths.sysfs wants a string"),
     ],
 )
-def test_a_wrong_configuration_is_refused_and_the_old_one_stays(fleet, sh, config, says):
+def test_a_wrong_configuration_is_refused_and_the_old_one_stays(play, sh, config, says):
     before = sh("gpu2", "cat /etc/gpu_exporter/config.toml; systemctl show -P InvocationID gpu_exporter")
     variables = json.dumps({"gpu_exporter_config": config})
-    done = run_playbook("site", "--limit", "gpu2", "--tags", "gpu_exporter", "-e", variables, inventory=fleet)
+    done = play("site", "--limit", "gpu2", "--tags", "gpu_exporter", "-e", variables)
     assert done.rc != 0
     assert says in done.messages()
     assert sh("gpu2", "cat /etc/gpu_exporter/config.toml; systemctl show -P InvocationID gpu_exporter") == before
 
 
-def test_what_cannot_start_is_rolled_back(fleet, sh):
+def test_what_cannot_start_is_rolled_back(play, sh):
     """A setting that is fine in itself and cannot work here: somebody else has the port."""
     before = sh("gpu2", "cat /etc/gpu_exporter/config.toml")
     arguments = ["--limit", "gpu2", "--tags", "gpu_exporter", "-e", '{"gpu_exporter_port": 22}']
-    done = run_playbook("site", *arguments, inventory=fleet)
+    done = play("site", *arguments)
     assert done.rc != 0
     assert sh("gpu2", "cat /etc/gpu_exporter/config.toml") == before
     assert sh("gpu2", "systemctl is-active gpu_exporter") == "active"

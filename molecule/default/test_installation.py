@@ -12,7 +12,6 @@ from pathlib import Path
 import yaml
 from fleet import FLEET, VARIABLES
 from gpufleet_lab.lab import CHECKOUT
-from gpufleet_lab.playbook import run_playbook
 from gpufleet_lab.waiting import eventually
 
 TOOLS = Path(sys.executable).parent
@@ -45,7 +44,7 @@ def test_it_works_built_and_installed(fleet, tmp_path):
     assert len(re.findall(r"ok=\d+ +changed=0 ", output)) == 4, output
 
 
-def test_the_example_inventory_works_on_these_hosts(fleet, lab, tmp_path, prometheus):
+def test_the_example_inventory_works_on_these_hosts(fleet, play, lab, tmp_path, prometheus):
     """What users copy: its hosts, groups and labels, with this lab's addresses in place of the documented ones."""
     shutil.copytree(CHECKOUT / "inventories/example", tmp_path / "example")
     hosts = tmp_path / "example/hosts.yml"
@@ -57,7 +56,7 @@ def test_the_example_inventory_works_on_these_hosts(fleet, lab, tmp_path, promet
     connection = yaml.safe_load(fleet.read_text())["all"]["vars"]
     del connection["gpufleet_labels"]
     extra = json.dumps({**connection, **VARIABLES["monitoring_master"]})
-    done = run_playbook("site", "--limit", "!gpu4", "-e", extra, inventory=tmp_path / "example")
+    done = play("site", "--limit", "!gpu4", "-e", extra, path=tmp_path / "example")
     assert done.rc == 0, done.messages()
     labels = {"job": "node_exporter", "instance": "gpu3", "site": "fra1", "rack": "r2", "owner": "chemistry"}
     assert eventually(lambda: prometheus.targets()["node_exporter", "gpu3"]["labels"] == labels)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fleet import VARIABLES, WORKERS, all_up, master_with, same_run
-from gpufleet_lab.playbook import run_playbook
+from fleet import WORKERS, all_up, master_with, same_run
 
 SAME_ADDRESS = "{{ hostvars['gpu1'].ansible_host }}"
 CONFIGURATION = "cd /etc/prometheus && find . -type f | sort | xargs sha256sum"
@@ -18,17 +17,24 @@ CONFIGURATION = "cd /etc/prometheus && find . -type f | sort | xargs sha256sum"
         ({"prometheus_rule_files": ["{{ inventory_dir }}/bad.yml"]}, "could not parse expression"),
     ],
 )
-def test_a_configuration_that_promtool_refuses_never_goes_live(fleet, inventory, prometheus, sh, variables, complaint):
-    (fleet.parent / "bad.yml").write_text("groups: [{name: g, rules: [{record: a:b, expr: 'sum('}]}]\n")
+def test_a_configuration_that_promtool_refuses_never_goes_live(play, prometheus, sh, tmp_path, variables, complaint):
+    (tmp_path / "bad.yml").write_text("groups: [{name: g, rules: [{record: a:b, expr: 'sum('}]}]\n")
     before = sh("master1", CONFIGURATION), sh("master1", same_run("prometheus"))
-    path = inventory(WORKERS, **master_with(**variables))
     for arguments in (["--check"], []):
-        done = run_playbook("monitoring_master", *arguments, inventory=path)
+        done = play("monitoring_master", "--tags", "prometheus", *arguments, variables=master_with(**variables))
         assert done.rc != 0
         assert complaint in done.messages()
         assert "the old one stays" in done.messages()
     assert (sh("master1", CONFIGURATION), sh("master1", same_run("prometheus"))) == before
     assert all_up(prometheus)
+
+
+@pytest.fixture
+def to_do(sh):
+    """A run that goes through would change something."""
+    sh("gpu1", "mv /etc/sysusers.d/node_exporter.conf /root/")
+    yield
+    sh("gpu1", "mv /root/node_exporter.conf /etc/sysusers.d/")
 
 
 @pytest.mark.parametrize(
@@ -48,9 +54,8 @@ def test_a_configuration_that_promtool_refuses_never_goes_live(fleet, inventory,
         ),
     ],
 )
-def test_an_inventory_that_makes_no_sense_changes_nothing(fleet, inventory, sh, workers, masters, words):
-    sh("gpu1", "rm /etc/sysusers.d/node_exporter.conf")  # there would be something to do
-    done = run_playbook("site", inventory=inventory(workers and {**WORKERS, **workers}, masters, **VARIABLES))
+def test_an_inventory_that_makes_no_sense_changes_nothing(play, to_do, workers, masters, words):
+    done = play("site", workers=workers and {**WORKERS, **workers}, masters=masters)
     assert done.rc != 0
     assert all(word in done.messages() for word in words), done.messages()
     assert done.changed == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import sys
 import tempfile
@@ -174,8 +175,7 @@ def build() -> Path:
         (root / "versions.json").write_text(json.dumps(by_name, indent=1) + "\n")
 
     store.build_once(target, publish)
-    new = target.with_name(f".{target.name}.link")
-    new.unlink(missing_ok=True)
+    new = target.with_name(f".{target.name}.{os.getpid()}.link")  # of this process: others may be at the same
     new.symlink_to(target.name)
     new.rename(_current())
     return target
