@@ -28,13 +28,6 @@ def test_series_carry_the_names_and_labels_of_the_inventory(prometheus):
     assert "rack" not in targets["node_exporter", "gpu2"]["labels"]  # an empty label is none
 
 
-def test_a_second_run_changes_nothing_not_even_in_check_mode(fleet):
-    for arguments in ([], ["--check", "--diff"]):
-        done = run_playbook("site", *arguments, inventory=fleet)
-        assert done.rc == 0, done.messages()
-        assert done.changed == 0
-
-
 @pytest.mark.parametrize("role", ["node_exporter", "dcgm", "gpu_exporter"])
 def test_a_role_costs_a_worker_at_most_five_tasks(fleet, role):
     done = run_playbook("gpu_workers", "--limit", "gpu1", "--tags", role, inventory=fleet)

@@ -105,16 +105,27 @@ def ask(lab):
 
 
 @pytest.fixture
-def demo(brought, ask):
+def demo(brought, untouched, ask, left):
     """The service runs on host1 in its version 1, whatever the test before left there."""
-    brought()
+    if left.get("host1") != untouched():
+        brought()
+        left["host1"] = untouched()
     assert ask()["version"] == "1.0.0"
 
 
+@pytest.fixture(scope="session")
+def left():
+    """How `demo` left a host: as long as that is so, there is nothing to do for it."""
+    return {}
+
+
 @pytest.fixture
-def bare(brought, sh):
+def bare(lab, brought, sh):
     """Nothing of the service is on any host."""
-    brought(hosts="all", state="absent", purge=True)
+    traces = "ls -d /opt/gpufleet /etc/demo /etc/systemd/system/demo.* /var/lib/demo /var/lib/private/demo"
+    hosts = [host for host in lab.hosts if sh(host, traces, check=False)]
+    if hosts:
+        brought(hosts=",".join(hosts), state="absent", purge=True)
     assert sh("host1", "ls -d /opt/gpufleet", check=False) == ""
 
 
@@ -125,8 +136,8 @@ def untouched(sh):
     def evidence(host="host1") -> str:
         return sh(
             host,
-            "systemctl show -P InvocationID demo; readlink /opt/gpufleet/demo/current; "
-            "find /opt/gpufleet /etc/demo /etc/systemd/system -type f -printf '%p %s %m %T@\\n' | sort",
+            "systemctl show -P InvocationID -P ActiveState -P UnitFileState demo; "
+            "find /opt/gpufleet /etc/demo /etc/systemd/system -not -type d -printf '%p %l %s %m %T@\\n' | sort",
         )
 
     return evidence
