@@ -1,8 +1,9 @@
-"""Both controllers, each furnished on first use."""
+"""Both controllers, each with its fleet, which they have deployed at the same time."""
 
 from __future__ import annotations
 
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from controller import TOOLS, VERSIONS, Controller
@@ -19,9 +20,27 @@ def archive(tmp_path_factory):
     return archive
 
 
-@pytest.fixture(scope="session", params=VERSIONS)
-def controller(request, lab, archive):
+@pytest.fixture(scope="session")
+def controllers(lab, archive):
+    """Name -> controller, furnished."""
+    found = {name: Controller(lab, name) for name in VERSIONS}
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda controller: controller.furnish(archive), found.values()))
+    return found
+
+
+@pytest.fixture(scope="session")
+def runs(controllers):
+    """Name -> what the playbook said on new hosts: in check mode, for the first time, and again."""
+
+    def deploy(controller):
+        return [controller.playbook(*arguments) for arguments in (["--check", "--diff"], [], [])]
+
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(controllers, pool.map(deploy, controllers.values())))
+
+
+@pytest.fixture(params=VERSIONS)
+def controller(request, controllers):
     """The controller with the oldest, then that with the newest ansible-core."""
-    controller = Controller(lab, request.param)
-    controller.furnish(archive)
-    return controller
+    return controllers[request.param]

@@ -33,7 +33,7 @@ class Controller:
     def furnish(self, archive: Path) -> None:
         """Install ansible-core and the collection, as far as they are not there, and write the inventory."""
         self._bring("wheels", *self._wheels().glob("*.whl"))
-        self._bring("fleet", archive, self.lab.key, self._inventory(archive.parent))
+        self._bring("fleet", archive, self.lab.key, self._inventory(archive.parent / self.name))
         self._bring(".", CHECKOUT / "ansible.cfg")
         self.sh(f"[ -e python ] || {{ {UNPACK}; }}")
         self.ansible("galaxy", "collection", "install", "--offline", "--force", f"fleet/{archive.name}")
@@ -88,6 +88,7 @@ class Controller:
             "gpu_workers": {"hosts": {self.worker: worker}},
             "monitoring_master": {"hosts": {self.name: master}},
         }
+        directory.mkdir()
         path = directory / "hosts.yml"
         path.write_text(yaml.safe_dump({"all": {"vars": everyone, "children": groups}}))
         return path

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 
-from controller import VERSIONS
 from gpufleet_lab.waiting import eventually
 
 # What Ansible makes of our variables, which is another thing than what is measured on a host of another suite.
@@ -17,30 +16,28 @@ def changes(output: str) -> dict[str, int]:
     return {host: int(count) for host, count in re.findall(r"^(\S+) +: ok=\d+ +changed=(\d+) ", output, re.MULTILINE)}
 
 
-def test_the_fleet_comes_up_from_nothing_and_is_then_left_alone(controller):
+def test_the_fleet_comes_up_from_nothing_and_is_then_left_alone(controller, runs):
     assert f"[core {controller.version}]" in controller.ansible("playbook", "--version")
-    runs = [controller.playbook(*arguments) for arguments in (["--check"], [], [])]
-    checked, deployed, again = map(changes, runs)
+    said = runs[controller.name]
+    checked, deployed, again = map(changes, said)
     assert set(checked) == {controller.name, controller.worker}
     assert all(deployed.values()), deployed
-    assert not any(again.values()), runs[-1]
-    assert "WARNING" not in "".join(runs)  # of what is deprecated, for example
+    assert not any(again.values()), said[-1]
+    assert "WARNING" not in "".join(said)  # of what is deprecated, for example
     status = "monitoring-status --json || true"
     assert eventually(lambda: json.loads(controller.sh(status))["state"] == "ok", 60), controller.sh(status)
 
 
-def test_only_who_asks_for_certificates_gets_them(controller):
+def test_only_who_asks_for_certificates_gets_them(controller, runs):
     """ansible-core 2.16 evaluates every variable that an expression names, also behind an `if` that does not hold."""
     assert "tls" not in controller.sh("ls fleet/.gpufleet")
     assert all(changes(controller.playbook("-e", "gpufleet_tls=true")).values())
     assert "tls" in controller.sh("ls fleet/.gpufleet")
 
 
-def test_all_versions_say_the_same_to_programs(lab):
+def test_all_versions_say_the_same_to_programs(lab, controllers, runs):
     """ansible-core 2.16 makes strings of numbers, 2.19 makes null of a text without a line."""
     for path in TYPED:
-        said = {name: lab.ssh(name, f"cat {path}").stdout.replace(name, "HOST") for name in VERSIONS}
-        addresses = {lab.hosts[name].address: "ADDRESS" for name in VERSIONS}
-        for address, word in addresses.items():
-            said = {name: text.replace(address, word) for name, text in said.items()}
-        assert said["oldest"] == said["newest"]
+        said = {name: found.sh(f"cat {path}") for name, found in controllers.items()}
+        own = {name: text.replace(name, "HOST").replace(lab.hosts[name].address, "") for name, text in said.items()}
+        assert own["oldest"] == own["newest"]
