@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = Path(sys.executable).parent
@@ -64,3 +65,14 @@ def test_ansible_doc_explains_every_role_and_plugin(archive):
     assert set(explained["role"]) == roles
     for name, parts in explained["role"].items():
         assert parts["entry_points"]["main"]["short_description"], name
+
+
+def test_one_version_is_spoken_of_everywhere():
+    version = yaml.safe_load((ROOT / "galaxy.yml").read_text())["version"]
+    assert f'__version__ = "{version}"' in (ROOT / "files/gpufleet/__init__.py").read_text()
+    assert f'version = "{version}"' in (ROOT / "files/pyproject.toml").read_text()
+    assert f"\n## {version} " in (ROOT / "CHANGELOG.md").read_text()
+    environment = yaml.safe_load((ROOT / "execution-environment.yml").read_text())
+    (collection,) = environment["dependencies"]["galaxy"]["collections"]
+    (file,) = environment["additional_build_files"]
+    assert collection["name"] == file["src"] == f"dist/gpufleet-monitoring-{version}.tar.gz"
