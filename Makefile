@@ -56,7 +56,7 @@ sanity: $(TOOLS)
 	ansible-galaxy collection build --output-path "$$build" && \
 	tar --extract --file "$$build"/*.tar.gz --directory "$$tree" && cd "$$tree" && \
 	version=$$(python3 -c 'import sys; print("{}.{}".format(*sys.version_info))') && \
-	ansible-test sanity --python "$$version" --exclude docs/ $(SANITY_SKIPS:%=--skip-test %)
+	ansible-test sanity --python "$$version" $(SANITY_SKIPS:%=--skip-test %)
 
 unit: $(TOOLS)
 	pytest $(EACH_PROCESSOR) tests/unit
