@@ -41,9 +41,13 @@ options:
     description:
       - V(started) means installed, running, and started at boot.
       - V(stopped) means installed, not running, and not started at boot.
-      - V(absent) means that everything this module placed is gone. Data stays, see O(purge).
+      - V(absent) means that everything this module placed is gone. Data stays, see O(purge). O(name) is enough,
+        since what was placed is known on the host.
+      - V(previous) goes back to the release that ran before the last change of releases, without a download and with
+        the files and the unit that are there. When it does not get well, the present one is put back. Where no such
+        release is kept, nothing is done; so it is where the last run went back already. O(name) is enough here, too.
     type: str
-    choices: [started, stopped, absent]
+    choices: [started, stopped, absent, previous]
     default: started
   release:
     description: The program. Leave it out for a service whose program is on the host already.
@@ -246,6 +250,12 @@ options:
     description: With O(state=absent), also remove the data below C(/var/lib), C(/var/cache) and C(/var/log).
     type: bool
     default: false
+  restore_data:
+    description:
+      - With O(state=previous), also put back the copy of O(data) that was made when that release was left. What has
+        been written since is copied first, and stays as long as the release that wrote it.
+    type: bool
+    default: false
 requirements:
   - python >= 3.9 on the host
 notes:
@@ -295,6 +305,11 @@ EXAMPLES = r"""
       OnCalendar: daily
       Persistent: true
 
+- name: Go back to the release before, which is still on the host
+  gpufleet.monitoring.native_service:
+    name: node_exporter
+    state: previous
+
 - name: Take it all away, with its data
   gpufleet.monitoring.native_service:
     name: node_exporter
@@ -313,6 +328,17 @@ healthy:
   description: Whether the service answers. On a host where nothing changed, it was asked once.
   returned: when state is started, except in check mode with changes
   type: bool
+service:
+  description: Name of the service, and its versions before the task and as it is to be. Empty where there is none.
+  returned: always
+  type: dict
+  sample: {"name": "node_exporter", "from": "1.11.1", "to": "1.12.1"}
+stays:
+  description: Directories with data, and secrets that the host made up for it, which stay there.
+  returned: when state is absent, except in check mode
+  type: list
+  elements: str
+  sample: [/var/lib/prometheus]
 release:
   description: The release that runs.
   returned: when a release is described and installed
@@ -341,9 +367,9 @@ from ..module_utils.native_service import packages
 from ..module_utils.native_service import release as releases
 from ..module_utils.native_service import unit as units
 from ..module_utils.native_service.health import Health, Run
-from ..module_utils.native_service.host import ROOT, ServiceError, ServiceHost, bring
+from ..module_utils.native_service.host import ROOT, ServiceError, ServiceHost, bring, previously
 from ..module_utils.native_service.packages import PackageError
-from ..module_utils.native_service.plan import File, Host, Plan, Service, diff, make_plan, summary
+from ..module_utils.native_service.plan import File, Host, Plan, Service, diff, make_plan, summary, versions
 from ..module_utils.native_service.systemd import Systemd, SystemdError
 
 REPOSITORY_OPTIONS = {
@@ -385,7 +411,7 @@ HEALTH_OPTIONS = {
 }
 ARGUMENTS = {
     "name": {"type": "str", "required": True},
-    "state": {"type": "str", "choices": ["started", "stopped", "absent"], "default": "started"},
+    "state": {"type": "str", "choices": ["started", "stopped", "absent", "previous"], "default": "started"},
     "release": {"type": "dict", "options": RELEASE_OPTIONS},
     "packages": {"type": "dict", "options": PACKAGES_OPTIONS},
     "drop_in": {"type": "bool", "default": False},
@@ -409,6 +435,7 @@ ARGUMENTS = {
         "mutually_exclusive": [("url", "command")],
     },
     "purge": {"type": "bool", "default": False},
+    "restore_data": {"type": "bool", "default": False},
 }
 
 
@@ -421,14 +448,15 @@ def main() -> None:
     )
     _check_host(module)
     os.umask(0o022)  # a hardened root umask must not hide the program from the service's own user
+    said: dict[str, t.Any] = {"service": {"name": module.params["name"], "from": "", "to": ""}}
     try:
-        module.exit_json(**_run(module))
+        module.exit_json(**_run(module, said), **said)
     except ServiceError as error:
-        module.fail_json(_with_journal(error), rolled_back=error.rolled_back, journal=error.journal)
+        module.fail_json(_with_journal(error), rolled_back=error.rolled_back, journal=error.journal, **said)
     except (releases.ReleaseError, PackageError, ValueError) as error:
-        module.fail_json(f"{error}. {module.params['name']} is as it was", rolled_back=False, journal=[])
+        module.fail_json(f"{error}. {module.params['name']} is as it was", rolled_back=False, journal=[], **said)
     except (SystemdError, OSError) as error:
-        module.fail_json(str(error), rolled_back=False, journal=[])
+        module.fail_json(str(error), rolled_back=False, journal=[], **said)
 
 
 def _check_host(module: AnsibleModule) -> None:
@@ -443,11 +471,14 @@ def _with_journal(error: ServiceError) -> str:
     return "\n".join([str(error), *(f"  journal: {line}" for line in error.journal)])
 
 
-def _run(module: AnsibleModule) -> dict[str, t.Any]:
-    want = _service(module)
-    host = ServiceHost(want, _health(module.params["health"]), _runner(module))
+def _run(module: AnsibleModule, said: dict[str, t.Any]) -> dict[str, t.Any]:
+    want, health = _described(module)
+    host = ServiceHost(want, health, _runner(module))
     archive = module.params["release"] and module.params["release"]["archive"]
     have = host.observe()
+    said["service"].update(versions(want, have))
+    if want.going_back and not want.release:
+        return {"changed": False, "actions": []}
     plan = make_plan(want, have)
     if module.check_mode:
         if plan.changes and not plan.install and not plan.packages.get:
@@ -486,10 +517,20 @@ def _result(module: AnsibleModule, host: ServiceHost, plan: Plan, have: Host) ->
         result["healthy"] = problem is None
         if problem:
             module.warn(f"{host.unit} runs as described, but is not well: {problem}")
+    if want.state == "absent" and not module.check_mode:
+        # A link leads to another of them, where systemd keeps the data of a user that it made up.
+        result["stays"] = [path for path in have.data if Path(path).exists() and not Path(path).is_symlink()]
     if want.release and (host.root / "current").is_symlink():
         path = (host.root / "current").resolve()
         result["release"] = {"version": want.release.version, "path": str(path)}
     return result
+
+
+def _described(module: AnsibleModule) -> tuple[Service, Health | None]:
+    """Return the service as it is to be. Raises ValueError, ReleaseError, PackageError."""
+    if module.params["state"] != "previous":
+        return _service(module), _health(module.params["health"])
+    return previously(module.params["name"], _runner(module), module.params["restore_data"])
 
 
 def _service(module: AnsibleModule) -> Service:

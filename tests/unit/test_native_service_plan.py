@@ -18,6 +18,7 @@ from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service
     diff,
     make_plan,
     summary,
+    versions,
 )
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.release import Installed, Release
 from hypothesis import given
@@ -382,3 +383,25 @@ def test_a_job_is_watched_by_its_timer_and_a_new_timer_is_read_by_systemd():
     plan = make_plan(JOB, CONVERGED)
     assert plan.write == (TIMER_FILE,)
     assert (plan.daemon_reload, plan.action) == (True, "restart")
+
+
+def test_what_the_host_made_up_stays_with_the_data():
+    have = CONVERGED._replace(generated=frozenset([CONFIG.path]), data=("/var/lib/demo", CONFIG.path))
+    gone = Service("demo", "absent", UNIT)
+    assert make_plan(gone, have).remove == (UNIT,)
+    purged = make_plan(gone._replace(purge=True), have)
+    assert (set(purged.remove), purged.purge) == ({UNIT, CONFIG.path}, have.data)
+
+
+def test_versions_are_those_of_the_release_or_of_the_first_package():
+    assert versions(WANT._replace(release=RELEASE._replace(version="3.0")), CONVERGED) == {"from": "2.0", "to": "3.0"}
+    assert versions(WANT, Host(files={})) == {"from": "", "to": "2.0"}
+    assert versions(Service("demo", "absent", UNIT), CONVERGED) == {"from": "2.0", "to": ""}
+    assert versions(Service("demo", "started", UNIT, going_back=True), CONVERGED) == {"from": "2.0", "to": "2.0"}
+    repository = Repository("https://example.org/", "https://example.org/key")
+    wanted = WANT._replace(release=None, packages=Packages(("core", "more"), "4.7", (), repository))
+    have = Host(files={}, packages={"core": Package("1:4.6-1", True), "more": Package("1:4.6-1", True)})
+    assert versions(wanted, have) == {"from": "1:4.6-1", "to": "4.7"}
+    newest = wanted._replace(packages=wanted.packages._replace(version=""))
+    assert versions(newest, have) == {"from": "1:4.6-1", "to": "1:4.6-1"}
+    assert versions(newest, Host(files={})) == {"from": "", "to": "newest"}

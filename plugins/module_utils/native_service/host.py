@@ -97,14 +97,17 @@ class ServiceHost:
             own_packages=frozenset(own_packages),
             held=frozenset(manifest.get("held", [])),
             secrets=frozenset([*manifest.get("secrets", []), *journal.get("secrets", [])]),
-            data=tuple(path for path in (*_data_directories(self.want.name), *self._with_data()) if _exists(path)),
+            data=tuple(filter(_exists, [*_data_directories(self.want.name), *self._with_data(manifest)])),
             rewritable=_matching(self.want.data),
             found=manifest.get("found", journal.get("found", bool(state.file))),
+            generated=frozenset(manifest.get("generated", [])),
         )
 
-    def _with_data(self) -> list[str]:
+    def _with_data(self, manifest: t.Mapping[str, t.Any]) -> list[str]:
         """Files that stay and go with the data."""
-        return [file.path for file in self.want.files] if self.want.state == "absent" else []
+        if self.want.state != "absent":
+            return []
+        return list(dict.fromkeys([*(file.path for file in self.want.files), *manifest.get("generated", [])]))
 
     def _packages(self, known: t.Iterable[str]) -> dict[str, pkgs.Installed]:
         want = self.want.packages
@@ -270,6 +273,9 @@ class ServiceHost:
             _write_file(self._journal_file, json.dumps({**known, "data": list(self.want.data)}).encode(), 0o600)
         elif plan.current == known["current"]:  # back, after a run that was cut, to the release that wrote the copies
             self._restore_data(known)
+        copies = self._data / (plan.current or "none")
+        if self.want.restore and copies.is_dir():
+            self._put_back(self.want.data, copies)
 
     def _stop(self) -> None:
         """Stop the service. One that was taken away, and whose data stayed, has no unit that could be stopped."""
@@ -281,10 +287,13 @@ class ServiceHost:
         return self._data / (known["current"] or "none")
 
     def _restore_data(self, known: t.Mapping[str, t.Any]) -> None:
-        """Put back the copies. What else matches has come since, and would not fit to them."""
-        for path in _matching(known["data"]):
+        """Put back the copies of the release that ran before."""
+        self._put_back(known["data"], self._copies(known))
+
+    def _put_back(self, patterns: t.Iterable[str], copies: Path) -> None:
+        """Put back copies. What else matches has come since, and would not fit to them."""
+        for path in _matching(patterns):
             Path(path).unlink()
-        copies = self._copies(known)
         for copy in _files_below(copies):
             _copy(copy, Path("/", copy.relative_to(copies)))
 
@@ -378,8 +387,7 @@ class ServiceHost:
 
     def _former_health(self) -> healths.Health | None:
         """What shows that the previous state works; the new one may have moved to another port."""
-        known = _read_json(self._manifest_file).get("health")
-        return healths.Health(**{**known, "command": tuple(known["command"])}) if known else None
+        return _health_of(_read_json(self._manifest_file))
 
     def _clear(self, known: dict[str, t.Any]) -> None:
         """Remove what a change that failed has brought: directories, a user, the release."""
@@ -409,12 +417,15 @@ class ServiceHost:
         known = _read_json(self._journal_file)  # what a run that was cut has made is in it, too
         names = set(self.want.packages.names if self.want.packages else ())
         fresh = {name for name, version in known["packages"].items() if version is None}
-        directories = dict.fromkeys([*_read_json(self._manifest_file).get("directories", []), *known["made"]])
+        directories = {*_read_json(self._manifest_file).get("directories", []), *known["made"], *self.want.directories}
         manifest = {
             "files": {file.path: file.effect for file in self.want.files},
-            "directories": list(directories),
+            "directories": sorted(directories),
             "previous": have.previous_to(plan.current),
+            "back_to": self._back_to(plan, have),
+            "data": list(self.want.data),
             "secrets": [file.path for file in self.want.files if file.secret],
+            "generated": [file.path for file in self.want.files if file.generated],
             "user": known["user"] or have.own_user,
             "packages": sorted((have.own_packages | fresh) & names),
             "held": sorted((have.held | set(plan.packages.hold)) & names),
@@ -424,6 +435,13 @@ class ServiceHost:
         # Nothing in it is secret, and who is not root may ask how the service is: monitoring-status reads it.
         _write_file(self._manifest_file, json.dumps(manifest, indent=1).encode(), 0o644)
         self._journal_file.unlink()
+
+    def _back_to(self, plan: Plan, have: Host) -> str | None:
+        """The release that ran before the last change of releases; none after one has gone back, or would go forth."""
+        last = have.ran or have.current
+        if plan.current == last:
+            return t.cast("str | None", _read_json(self._manifest_file).get("back_to"))
+        return None if self.want.going_back else last
 
     def remove(self, plan: Plan, have: Host) -> None:
         """Carry a removal out; repeating one that was cut is safe, since the manifest goes last."""
@@ -435,6 +453,8 @@ class ServiceHost:
             package_manager(self._run).remove(plan.packages.drop, self.want.packages)
         for path in plan.remove:
             Path(path).unlink(missing_ok=True)
+        for path in plan.purge:
+            _delete(Path(path))
         manifest, journal = _read_json(self._manifest_file), _read_json(self._journal_file)
         _remove_empty([*self.want.directories, *manifest.get("directories", []), *journal.get("made", [])])
         if plan.daemon_reload:
@@ -446,8 +466,34 @@ class ServiceHost:
             self._systemd.remove_user(plan.remove_user)
         if plan.forget:
             self._forget()
-        for path in plan.purge:
-            _delete(Path(path))
+
+
+def previously(name: str, run: healths.Run, restore: bool) -> tuple[Service, healths.Health | None]:
+    """Return a service as it is, with the release that ran before its own and is kept; with none if there is none."""
+    root, unit_path = ROOT / name, f"/etc/systemd/system/{name}.service"
+    manifest = _read_json(root / "manifest.json")
+    back = releases.installed(root).get(manifest.get("back_to") or "")
+    if back is None or not back.intact:
+        return Service(name, "started", unit_path, going_back=True), None
+    states = {path: _file_state(Path(path)) for path in manifest["files"]}
+    files = tuple(
+        File(path, *state, manifest["files"][path], path in manifest["secrets"], (), path in manifest["generated"])
+        for path, state in states.items()
+        if state
+    )
+    enabled = Systemd(run).show(f"{name}.service").file.startswith("enabled")
+    service = Service(
+        name,
+        "started" if enabled else "stopped",
+        unit_path,
+        files,
+        release=releases.Release(back.version, "", back.sha256, None),
+        user=manifest["user"],
+        data=tuple(manifest["data"]),
+        going_back=True,
+        restore=restore,
+    )
+    return service, _health_of(manifest)
 
 
 def bring(host: ServiceHost, delivered: Path | None) -> tuple[Plan, Host]:
@@ -481,6 +527,11 @@ def _bring(host: ServiceHost, delivered: Path | None) -> tuple[Plan, Host]:
             host.check_files(plan)
         host.apply(plan, have, versions)
     return first, before
+
+
+def _health_of(manifest: t.Mapping[str, t.Any]) -> healths.Health | None:
+    known = manifest.get("health")
+    return healths.Health(**{**known, "command": tuple(known["command"])}) if known else None
 
 
 # -- files --------------------------------------------------------------------------------------
@@ -525,9 +576,9 @@ def _copy(source: Path, target: Path) -> None:
     fresh.replace(target)
 
 
-def _remove_empty(paths: t.Sequence[str]) -> None:
-    """Remove directories, given parents first, but not what others put there."""
-    for path in reversed(paths):
+def _remove_empty(paths: t.Iterable[str]) -> None:
+    """Remove directories, but not what others put there."""
+    for path in sorted(paths, reverse=True):  # those within others first
         with contextlib.suppress(OSError):
             Path(path).rmdir()
 

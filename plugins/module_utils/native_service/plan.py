@@ -74,6 +74,8 @@ class Service(t.NamedTuple):
     def unit_paths(self) -> tuple[str, ...]:
         """The files that systemd reads."""
         return (self.unit_path, *([f"/etc/systemd/system/{self.watched}"] if self.timer else []))
+    going_back: bool = False  # to what ran before; the next time there is nothing to go back to
+    restore: bool = False  # with the data that was copied when that release was left
 
     @property
     def tree(self) -> tuple[str, ...]:
@@ -116,6 +118,7 @@ class Host(t.NamedTuple):
     held: frozenset[str] = frozenset()
     rewritable: tuple[str, ...] = ()  # what is there of Service.data
     found: bool = False  # the unit was there before us
+    generated: frozenset[str] = frozenset()  # placed files that the host made up, and that stay with the data
 
     def previous_to(self, current: str | None) -> str | None:
         """Return the release that stays beside ``current``: what ran last, to go back to without a download."""
@@ -202,7 +205,7 @@ def _serves(installed: pkgs.Installed | None, version: str) -> bool:
 
 def _removal(want: Service, have: Host) -> Plan:
     """Take away what was placed. A unit of the same name that somebody else wrote stays as it is."""
-    keep = () if want.purge else tuple(file.path for file in want.files)
+    keep = set() if want.purge else {file.path for file in want.files} | have.generated
     purge = have.data if want.purge else ()
     if not have.managed:
         return Plan(forget=have.leftovers, purge=purge)
@@ -274,6 +277,22 @@ def summary(plan: Plan, want: Service, have: Host) -> list[str]:
     if have.unfinished:
         lines.append("finish an earlier run that was cut")
     return lines
+
+
+def versions(want: Service, have: Host) -> dict[str, str]:
+    """Return the version that is there, and the one that is wanted. Of packages, the first one says it."""
+    names = want.packages.names if want.packages else sorted(have.own_packages)
+    packages = [have.packages[name].version for name in names if name in have.packages]
+    before = _version(have) or next(iter(packages), "")
+    if want.state == "absent":
+        wanted = ""
+    elif want.release:
+        wanted = want.release.version
+    elif want.packages and not all(_serves(have.packages.get(name), want.packages.version) for name in names):
+        wanted = want.packages.version or "newest"
+    else:
+        wanted = before
+    return {"from": before, "to": wanted}
 
 
 def _package_changes(plan: Plan, want: Service, have: Host) -> t.Iterator[tuple[str, str, str]]:
