@@ -117,8 +117,8 @@ options:
         description:
           - Whether they are held, so that nobody's upgrade of the host restarts the service.
           - V(false) leaves security updates to the host's owner, as for any other package of the distribution. With
-            O(state=absent), such packages stay where other packages need them; and a unit of a package that was there
-            before (the first one of O(packages.names)) goes on without its drop-in.
+            O(state=absent), such packages stay where other packages need them; and a unit that was there before goes
+            on without its drop-in, as it was.
         type: bool
         default: true
       repository:
@@ -143,7 +143,8 @@ options:
     default: false
   files:
     description:
-      - The files of the service. Files that an earlier run placed and that are listed no longer are removed.
+      - The files of the service. Files that an earlier run placed and that are listed no longer are removed. Where a
+        file replaced one that somebody else had put there, or a link, that one is back then.
     type: list
     elements: dict
     default: []
@@ -191,6 +192,13 @@ options:
       - Patterns of the files that a new release rewrites as it starts, so that the old one cannot read them any more.
       - The service is stopped and they are copied before another release starts. When it does not get well, they are
         put back with the old one. The copy stays in C(/opt/gpufleet/NAME/data/VERSION) as long as that release does.
+    type: list
+    elements: path
+    default: []
+  outputs:
+    description:
+      - Files that the service writes while it runs, outside of its directories below C(/var), and that mean nothing
+        without it. They go when it goes, or when they are listed no longer.
     type: list
     elements: path
     default: []
@@ -247,7 +255,9 @@ options:
         type: float
         default: 30
   purge:
-    description: With O(state=absent), also remove the data below C(/var/lib), C(/var/cache) and C(/var/log).
+    description:
+      - With O(state=absent), also remove the data below C(/var/lib), C(/var/cache) and C(/var/log). Those of a package
+        of the distribution are not touched; the package takes them along if it goes.
     type: bool
     default: false
   restore_data:
@@ -367,9 +377,21 @@ from ..module_utils.native_service import packages
 from ..module_utils.native_service import release as releases
 from ..module_utils.native_service import unit as units
 from ..module_utils.native_service.health import Health, Run
-from ..module_utils.native_service.host import ROOT, ServiceError, ServiceHost, bring, previously
+from ..module_utils.native_service.host import ROOT, ServiceError, ServiceHost, bring, previously, removed
 from ..module_utils.native_service.packages import PackageError
-from ..module_utils.native_service.plan import File, Host, Plan, Service, diff, make_plan, summary, versions
+from ..module_utils.native_service.plan import (
+    File,
+    Host,
+    Plan,
+    Service,
+    diff,
+    drop_in_path,
+    make_plan,
+    summary,
+    timer_path,
+    unit_path,
+    versions,
+)
 from ..module_utils.native_service.systemd import Systemd, SystemdError
 
 REPOSITORY_OPTIONS = {
@@ -423,6 +445,7 @@ ARGUMENTS = {
         "mutually_exclusive": [("content", "secret_content")],
     },
     "data": {"type": "list", "elements": "path", "default": []},
+    "outputs": {"type": "list", "elements": "path", "default": []},
     "directories": {"type": "list", "elements": "path", "default": []},
     "command": {"type": "list", "elements": "str", "default": []},
     "unit": {"type": "dict", "default": {}},
@@ -537,14 +560,15 @@ def _service(module: AnsibleModule) -> Service:
     """Return the service that the module's arguments describe. Raises ValueError, ReleaseError, PackageError."""
     params = module.params
     name, state = params["name"], params["state"]
-    unit_path = f"/etc/systemd/system/{name}.service{'.d/gpufleet.conf' if params['drop_in'] else ''}"
+    path = (drop_in_path if params["drop_in"] else unit_path)(name)
     files = tuple(_file(file) for file in params["files"])
     timed = bool(params["timer"])
     wanted = packages.from_params(params["packages"]) if params["packages"] else None
     if state == "absent":
         kept = tuple(file for file in files if file.generated)
         directories = tuple(params["directories"])
-        return Service(name, state, unit_path, kept, directories, purge=params["purge"], packages=wanted, timer=timed)
+        described = Service(name, state, path, kept, directories, purge=params["purge"], packages=wanted, timer=timed)
+        return removed(described)
     if timed and (params["drop_in"] or (params["health"] or {}).get("url")):
         raise ValueError("a timer goes with a unit of our own, and a health command: a job serves no URL")
     if not params["command"] and not params["drop_in"]:
@@ -553,15 +577,15 @@ def _service(module: AnsibleModule) -> Service:
     version = Systemd(_runner(module)).version()
     sections = {**params["unit"], "Service": service}
     defaults = {} if params["drop_in"] else units.JOB_DEFAULTS if timed else units.DEFAULTS
-    written = [File(unit_path, units.render(name, sections, version, defaults).encode())]
+    written = [File(path, units.render(name, sections, version, defaults).encode())]
     if timed:
         text = units.render(f"{name}.timer", {"Timer": params["timer"]}, version, units.TIMER_DEFAULTS)
-        written.append(File(f"/etc/systemd/system/{name}.timer", text.encode()))
+        written.append(File(timer_path(name), text.encode()))
     users = [_user_file(name)] if params["static_user"] else []
     return Service(
         name,
         state,
-        unit_path,
+        path,
         files=(*users, *files, *written),
         directories=tuple(params["directories"]),
         release=params["release"] and releases.from_params(params["release"], releases.architecture()),
@@ -570,6 +594,7 @@ def _service(module: AnsibleModule) -> Service:
         packages=wanted,
         timer=timed,
         data=tuple(params["data"]),
+        outputs=tuple(params["outputs"]),
     )
 
 

@@ -12,6 +12,7 @@ from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.plan import (
     File,
     FileState,
+    Found,
     Host,
     Plan,
     Service,
@@ -360,10 +361,12 @@ def test_a_distributions_packages_are_not_held():
 def test_what_was_there_before_goes_on_without_us_and_what_came_with_us_goes():
     # demo-core may be no more than a name for what the service is in, and have come later.
     for packages in (["tool"], ["demo-core"]):
-        theirs = WITH_PACKAGES._replace(own_packages=frozenset(packages), found=True)
+        theirs = WITH_PACKAGES._replace(own_packages=frozenset(packages), found=Found(active=True, enabled=True))
         assert (make_plan(SHARED, theirs).action, make_plan(SHARED, theirs).enable) == ("restart", None)
     ours = WITH_PACKAGES._replace(own_packages=frozenset(["demo-core"]))
     assert (make_plan(SHARED, ours).action, make_plan(SHARED, ours).enable) == ("stop", False)
+    idle = WITH_PACKAGES._replace(found=Found(active=False, enabled=False))
+    assert (make_plan(SHARED, idle).action, make_plan(SHARED, idle).enable) == ("stop", False)
 
 
 def test_what_a_package_may_have_started_already_is_restarted_with_its_configuration():
@@ -383,6 +386,14 @@ def test_a_job_is_watched_by_its_timer_and_a_new_timer_is_read_by_systemd():
     plan = make_plan(JOB, CONVERGED)
     assert plan.write == (TIMER_FILE,)
     assert (plan.daemon_reload, plan.action) == (True, "restart")
+
+
+def test_what_a_service_writes_elsewhere_goes_when_it_is_not_wanted_any_more_and_restarts_nothing():
+    have = CONVERGED._replace(placed={**CONVERGED.placed, "/metrics/demo.prom": "none"})
+    assert not make_plan(WANT._replace(outputs=("/metrics/demo.prom",)), have).changes
+    moved = make_plan(WANT._replace(outputs=("/elsewhere/demo.prom",)), have)
+    assert (moved.remove, moved.action) == (("/metrics/demo.prom",), None)
+    assert "/metrics/demo.prom" in make_plan(Service("demo", "absent", UNIT), have).remove
 
 
 def test_what_the_host_made_up_stays_with_the_data():

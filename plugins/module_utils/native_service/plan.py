@@ -14,6 +14,21 @@ from . import release as releases
 EFFECTS = ("none", "reload", "restart")
 
 
+def unit_path(name: str) -> str:
+    """Where a unit of our own is."""
+    return f"/etc/systemd/system/{name}.service"
+
+
+def drop_in_path(name: str) -> str:
+    """Where our part of a unit is that somebody else wrote."""
+    return f"/etc/systemd/system/{name}.service.d/gpufleet.conf"
+
+
+def timer_path(name: str) -> str:
+    """Where the timer of a job is."""
+    return f"/etc/systemd/system/{name}.timer"
+
+
 class File(t.NamedTuple):
     """A file as it is to be. ``effect`` is one of EFFECTS; ``validate`` is a command, split into words.
 
@@ -59,6 +74,9 @@ class Service(t.NamedTuple):
     packages: pkgs.Packages | None = None
     data: tuple[str, ...] = ()
     timer: bool = False  # the unit is a job, which NAME.timer starts
+    outputs: tuple[str, ...] = ()  # files elsewhere that the running service writes, and that go with it
+    going_back: bool = False  # to what ran before; the next time there is nothing to go back to
+    restore: bool = False  # with the data that was copied when that release was left
 
     @property
     def watched(self) -> str:
@@ -68,14 +86,12 @@ class Service(t.NamedTuple):
     @property
     def shared(self) -> bool:
         """Whether unit and packages are the distribution's, for everybody on the host."""
-        return self.unit_path.endswith(".d/gpufleet.conf") and self.packages is not None and not self.packages.hold
+        return self.unit_path == drop_in_path(self.name) and self.packages is not None and not self.packages.hold
 
     @property
     def unit_paths(self) -> tuple[str, ...]:
         """The files that systemd reads."""
-        return (self.unit_path, *([f"/etc/systemd/system/{self.watched}"] if self.timer else []))
-    going_back: bool = False  # to what ran before; the next time there is nothing to go back to
-    restore: bool = False  # with the data that was copied when that release was left
+        return (self.unit_path, *([timer_path(self.name)] if self.timer else []))
 
     @property
     def tree(self) -> tuple[str, ...]:
@@ -84,16 +100,23 @@ class Service(t.NamedTuple):
         return tuple(dict.fromkeys(str(path) for leaf in leaves for path in [*reversed(leaf.parents), leaf]))
 
 
+class Found(t.NamedTuple):
+    """How a unit was that somebody else had brought before us."""
+
+    active: bool
+    enabled: bool
+
+
 class Host(t.NamedTuple):
     """A host as it is, in everything that concerns one service.
 
-    ``placed`` is path -> effect of the files that earlier runs put there. ``unfinished`` is True when
-    an earlier run was cut between its first change and its last: what runs may not be what is on disk.
-    ``ran`` is the release that ran before such a run. ``trying`` is True while systemd starts the service again and
-    again. ``users`` are those of the service's users that exist, ``own_user`` is one that an earlier run added.
-    ``secrets`` are placed files whose content nobody may see. ``packages`` are those installed, of all that are wanted,
-    replaced or were installed earlier; ``own_packages`` are those that earlier runs installed, ``held`` those that they
-    held back from upgrades.
+    ``placed`` is path -> effect of the files that earlier runs put there, and of what the service wrote elsewhere.
+    ``unfinished`` is True when an earlier run was cut between its first change and its last: what runs may not be
+    what is on disk. ``ran`` is the release that ran before such a run. ``trying`` is True while systemd starts the
+    service again and again. ``users`` are those of the service's users that exist, ``own_user`` is one that an earlier
+    run added. ``secrets`` are placed files whose content nobody may see. ``packages`` are those installed, of all that
+    are wanted, replaced or were installed earlier; ``own_packages`` are those that earlier runs installed, ``held``
+    those that they held back from upgrades.
     """
 
     files: t.Mapping[str, FileState]
@@ -117,7 +140,7 @@ class Host(t.NamedTuple):
     own_packages: frozenset[str] = frozenset()
     held: frozenset[str] = frozenset()
     rewritable: tuple[str, ...] = ()  # what is there of Service.data
-    found: bool = False  # the unit was there before us
+    found: Found | None = None  # the unit, if it was there before us
     generated: frozenset[str] = frozenset()  # placed files that the host made up, and that stay with the data
 
     def previous_to(self, current: str | None) -> str | None:
@@ -161,7 +184,7 @@ def make_plan(want: Service, have: Host) -> Plan:
     switch = want.release is not None and (install or current != have.current)
     files = [_kept(file, have.files.get(file.path)) for file in want.files]
     write = tuple(file for file in files if _differs(file, have.files.get(file.path)))
-    wanted = {file.path for file in want.files}
+    wanted = {file.path for file in want.files} | {*want.outputs}
     remove = tuple(path for path in have.placed if path not in wanted)
     packages = _packages(want.packages, have)
     effect = _strongest(
@@ -210,13 +233,13 @@ def _removal(want: Service, have: Host) -> Plan:
     if not have.managed:
         return Plan(forget=have.leftovers, purge=purge)
     # A program of the distribution that was there before us goes on as it was before us: others use it.
-    stays = want.shared and have.found
+    after = have.found if want.shared and have.found else Found(active=False, enabled=False)
     return Plan(
         remove=tuple(path for path in have.placed if path not in keep),
         remove_user=have.own_user if have.own_user in have.users else None,
         daemon_reload=True,
-        enable=False if have.enabled and not stays else None,
-        action=("restart" if stays else "stop") if have.active else None,
+        enable=None if have.enabled == after.enabled else after.enabled,
+        action="restart" if after.active else "stop" if have.active else None,
         forget=True,
         purge=purge,
         packages=pkgs.Changes(drop=tuple(sorted(have.own_packages & have.packages.keys()))),
