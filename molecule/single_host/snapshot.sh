@@ -3,8 +3,8 @@
 set -eu
 
 # Type, mode, owner and path; what systemd itself keeps of units that are loaded is below.
-find /etc /opt /usr/local /var/lib /var/cache /run -xdev \
-  \( -path /run/systemd -o -path /run/user -o -path /run/udev -o -path /run/log \
+find /etc /opt /usr/local /root /home /srv /var/lib /var/cache /var/log /var/spool /run -xdev \
+  \( -path /run/systemd -o -path /run/user -o -path /run/udev -o -path /run/log -o -path /var/log/journal -o -path /root/.ansible \
      -o -path /var/lib/apt -o -path /var/cache/apt -o -path /var/lib/dpkg/info -o -path /var/lib/systemd \) -prune \
   -o -printf 'path %y %m %u:%g %p\n'
 
@@ -18,4 +18,6 @@ systemctl list-unit-files --no-legend --no-pager --plain | awk '{ print "unit fi
 systemctl list-units --all --no-legend --no-pager --plain --type=service,timer,socket,path |
   awk '{ print "unit", $1, $3 }'
 ss --no-header --listening --tcp --udp --numeric | awk '{ print "listens", $1, $5 }'
-iptables --list-rules 2>/dev/null | sed 's/^/rule /' || true
+for table in iptables ip6tables; do
+  $table --list-rules 2>/dev/null | sed "s/^/rule $table /" || true
+done

@@ -197,8 +197,8 @@ options:
     default: []
   outputs:
     description:
-      - Files that the service writes while it runs, outside of its directories below C(/var), and that mean nothing
-        without it. They go when it goes, or when they are listed no longer.
+      - Patterns of files that the service writes while it runs, outside of its own directories below C(/var), and that
+        are nobody's without it. They go when it goes, or when they are listed no longer.
     type: list
     elements: path
     default: []

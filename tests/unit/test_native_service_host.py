@@ -134,3 +134,15 @@ def test_what_ours_replaced_is_back_without_us_a_link_as_a_link(root, etc):
     assert (etc / "enabled/default").readlink() == etc / "available/default"
     assert (etc / "available/default").read_text() == "shipped"
     assert not (etc / "available/new").exists()
+
+
+def test_outputs_that_are_not_wanted_any_more_are_found_by_their_patterns(root, tmp_path):
+    for name in ("demo.log", "demo.log.1", "other.log"):
+        (tmp_path / name).write_text("")
+    (root / "manifest.json").write_text(json.dumps({"outputs": [f"{tmp_path}/demo.log*"], "files": {}}))
+
+    def outputs(want):
+        return ServiceHost(want, None, lambda words: (0, "", "")).observe().outputs
+
+    assert outputs(GONE) == (f"{tmp_path}/demo.log", f"{tmp_path}/demo.log.1")
+    assert outputs(GONE._replace(state="started", outputs=(f"{tmp_path}/demo.log*",))) == ()

@@ -388,12 +388,13 @@ def test_a_job_is_watched_by_its_timer_and_a_new_timer_is_read_by_systemd():
     assert (plan.daemon_reload, plan.action) == (True, "restart")
 
 
-def test_what_a_service_writes_elsewhere_goes_when_it_is_not_wanted_any_more_and_restarts_nothing():
-    have = CONVERGED._replace(placed={**CONVERGED.placed, "/metrics/demo.prom": "none"})
-    assert not make_plan(WANT._replace(outputs=("/metrics/demo.prom",)), have).changes
-    moved = make_plan(WANT._replace(outputs=("/elsewhere/demo.prom",)), have)
-    assert (moved.remove, moved.action) == (("/metrics/demo.prom",), None)
-    assert "/metrics/demo.prom" in make_plan(Service("demo", "absent", UNIT), have).remove
+def test_what_a_service_wrote_elsewhere_goes_when_it_is_not_wanted_any_more_and_restarts_nothing():
+    have = CONVERGED._replace(outputs=("/metrics/demo.prom",))
+    for want in (WANT, Service("demo", "absent", UNIT)):
+        plan = make_plan(want, have)
+        assert plan.sweep == ("/metrics/demo.prom",)
+        assert "remove /metrics/demo.prom" in summary(plan, want, have)
+    assert make_plan(WANT, have).action is None
 
 
 def test_what_the_host_made_up_stays_with_the_data():

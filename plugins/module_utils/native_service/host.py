@@ -70,11 +70,7 @@ class ServiceHost:
         """Return this host as it is."""
         manifest, journal = self._records()
         # What a run that was cut has placed is ours, too.
-        placed = {
-            **dict.fromkeys(journal.get("files", {}), "restart"),
-            **dict.fromkeys(manifest.get("outputs", []), "none"),
-            **manifest.get("files", {}),
-        }
+        placed = {**dict.fromkeys(journal.get("files", {}), "restart"), **manifest.get("files", {})}
         own_user = manifest.get("user") or journal.get("user")
         # Packages that a run which was cut found missing are ours by now.
         fresh = {name for name, version in journal.get("packages", {}).items() if version is None}
@@ -108,6 +104,7 @@ class ServiceHost:
             data=tuple(filter(_exists, [*self._data_directories(), *self._with_data(manifest)])),
             rewritable=_matching(self.want.data),
             found=found,
+            outputs=_matching(pattern for pattern in manifest.get("outputs", []) if pattern not in self.want.outputs),
             generated=frozenset(manifest.get("generated", [])),
         )
 
@@ -359,6 +356,8 @@ class ServiceHost:
                 _place_file(file)
         for path in plan.remove:
             self._take_away(path)
+        for path in plan.sweep:  # and nothing to put back: what writes them does so again
+            Path(path).unlink(missing_ok=True)
         if plan.switch and plan.current:
             self._switch(plan.current)
 
@@ -463,7 +462,9 @@ class ServiceHost:
         known = _read_json(self._journal_file)  # what a run that was cut has made is in it, too
         names = set(self.want.packages.names if self.want.packages else ())
         fresh = {name for name, version in known["packages"].items() if version is None}
-        directories = {*_read_json(self._manifest_file).get("directories", []), *known["made"], *self.want.directories}
+        # The last one to go takes along what it shares with others, whoever has made it.
+        shared = set(self.want.tree) & {path for record in ROOT.glob("*/manifest.json") for path in _made(record)}
+        directories = {*_made(self._manifest_file), *known["made"], *self.want.directories, *shared}
         manifest = {
             "files": {file.path: file.effect for file in self.want.files},
             "directories": sorted(directories),
@@ -501,6 +502,8 @@ class ServiceHost:
             package_manager(self._run).remove(plan.packages.drop, self.want.packages)
         for path in plan.remove:
             self._take_away(path)
+        for path in plan.sweep:
+            Path(path).unlink(missing_ok=True)
         for path in plan.purge:
             _delete(Path(path))
         manifest, journal = self._records()
@@ -599,6 +602,11 @@ def _found(known: t.Mapping[str, t.Any], now: Found | None) -> Found | None:
     """How the unit was before us. Where we have not been yet, that is how it is now."""
     before = known.get("before") if known else now and now._asdict()
     return Found(**before) if before else None
+
+
+def _made(record: Path) -> list[str]:
+    """The directories that a service has made, by its manifest."""
+    return t.cast("list[str]", _read_json(record).get("directories", []))
 
 
 def _health_of(manifest: t.Mapping[str, t.Any]) -> healths.Health | None:

@@ -74,7 +74,7 @@ class Service(t.NamedTuple):
     packages: pkgs.Packages | None = None
     data: tuple[str, ...] = ()
     timer: bool = False  # the unit is a job, which NAME.timer starts
-    outputs: tuple[str, ...] = ()  # files elsewhere that the running service writes, and that go with it
+    outputs: tuple[str, ...] = ()  # patterns of files elsewhere that the running service writes, and that go with it
     going_back: bool = False  # to what ran before; the next time there is nothing to go back to
     restore: bool = False  # with the data that was copied when that release was left
 
@@ -110,13 +110,13 @@ class Found(t.NamedTuple):
 class Host(t.NamedTuple):
     """A host as it is, in everything that concerns one service.
 
-    ``placed`` is path -> effect of the files that earlier runs put there, and of what the service wrote elsewhere.
-    ``unfinished`` is True when an earlier run was cut between its first change and its last: what runs may not be
-    what is on disk. ``ran`` is the release that ran before such a run. ``trying`` is True while systemd starts the
-    service again and again. ``users`` are those of the service's users that exist, ``own_user`` is one that an earlier
-    run added. ``secrets`` are placed files whose content nobody may see. ``packages`` are those installed, of all that
-    are wanted, replaced or were installed earlier; ``own_packages`` are those that earlier runs installed, ``held``
-    those that they held back from upgrades.
+    ``placed`` is path -> effect of the files that earlier runs put there. ``unfinished`` is True when
+    an earlier run was cut between its first change and its last: what runs may not be what is on disk.
+    ``ran`` is the release that ran before such a run. ``trying`` is True while systemd starts the service again and
+    again. ``users`` are those of the service's users that exist, ``own_user`` is one that an earlier run added.
+    ``secrets`` are placed files whose content nobody may see. ``packages`` are those installed, of all that are wanted,
+    replaced or were installed earlier; ``own_packages`` are those that earlier runs installed, ``held`` those that they
+    held back from upgrades.
     """
 
     files: t.Mapping[str, FileState]
@@ -141,6 +141,7 @@ class Host(t.NamedTuple):
     held: frozenset[str] = frozenset()
     rewritable: tuple[str, ...] = ()  # what is there of Service.data
     found: Found | None = None  # the unit, if it was there before us
+    outputs: tuple[str, ...] = ()  # what is there of outputs that are not wanted any more
     generated: frozenset[str] = frozenset()  # placed files that the host made up, and that stay with the data
 
     def previous_to(self, current: str | None) -> str | None:
@@ -167,6 +168,7 @@ class Plan(t.NamedTuple):
     forget: bool = False  # remove everything that was ever placed
     purge: tuple[str, ...] = ()
     packages: pkgs.Changes = pkgs.Changes()
+    sweep: tuple[str, ...] = ()  # outputs to be removed
     save: tuple[str, ...] = ()  # paths to be copied before the new release starts
 
     @property
@@ -184,7 +186,7 @@ def make_plan(want: Service, have: Host) -> Plan:
     switch = want.release is not None and (install or current != have.current)
     files = [_kept(file, have.files.get(file.path)) for file in want.files]
     write = tuple(file for file in files if _differs(file, have.files.get(file.path)))
-    wanted = {file.path for file in want.files} | {*want.outputs}
+    wanted = {file.path for file in want.files}
     remove = tuple(path for path in have.placed if path not in wanted)
     packages = _packages(want.packages, have)
     effect = _strongest(
@@ -205,6 +207,7 @@ def make_plan(want: Service, have: Host) -> Plan:
         action=_action(want, have, effect, fresh=bool(packages.get)),
         prune=_outdated(current, have) if want.release and not install else (),
         packages=packages,
+        sweep=have.outputs,
         save=have.rewritable if switch else (),
     )
 
@@ -242,6 +245,7 @@ def _removal(want: Service, have: Host) -> Plan:
         action="restart" if after.active else "stop" if have.active else None,
         forget=True,
         purge=purge,
+        sweep=have.outputs,
         packages=pkgs.Changes(drop=tuple(sorted(have.own_packages & have.packages.keys()))),
     )
 
@@ -289,7 +293,7 @@ def summary(plan: Plan, want: Service, have: Host) -> list[str]:
     lines += [f"add user {plan.add_user}"] if plan.add_user else []
     lines += [f"remove user {plan.remove_user}"] if plan.remove_user else []
     lines += [f"write {file.path}" for file in plan.write]
-    lines += [f"remove {path}" for path in plan.remove]
+    lines += [f"remove {path}" for path in [*plan.remove, *plan.sweep]]
     lines += [f"remove release {name}" for name in plan.prune]
     lines += ["remove all releases"] if plan.forget else []
     lines += [f"remove {path} with all data" for path in plan.purge]
