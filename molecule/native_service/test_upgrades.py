@@ -20,11 +20,11 @@ PROCESS = "systemctl show -P InvocationID node_exporter"
 
 @pytest.fixture
 def fleet(inventory):
-    """Inventories of two workers without a master; nothing is left on them."""
+    """Inventories of two workers, one of which is the master, too; nothing is left on them."""
 
     def write(version, **workers):
         workers = {"host1": {}, "host2": {}, **workers}
-        return inventory(workers, {}, all={"node_exporter_version": version, "gpufleet_exporters": ["node_exporter"]})
+        return inventory(workers, {"host2": {}}, all={"node_exporter_version": version})
 
     yield write
     done = run_playbook("remove", "--limit", "host1,host2", inventory=write("0"))
@@ -93,7 +93,6 @@ def test_a_fleet_is_upgraded_but_not_after_a_bad_canary_and_goes_back_without_a_
         assert report["host1", "node_exporter"] == (new, old, "went back (check mode)")
         done, report = play("rollback", fleet(new))
         assert done.rc == 0, done.messages()
-        assert run_playbook("rollback", inventory=fleet(new)).changed == 0  # what went back does not go forth
     assert len(lab.faults.requests()) == requests
     assert report == rows({"host1": (new, old, "went back"), "host2": (old, old, "unchanged")})
     assert f"  node_exporter_version: {old}  # host1" in done.stderr.splitlines()
