@@ -6,11 +6,10 @@ The workers are hosts of this scenario, with node_exporter, to which upgrades ar
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import tarfile
 
 import pytest
+from gpufleet_lab.archive import pack
 from gpufleet_lab.playbook import run_playbook
 
 BROKEN = "99.0.0"
@@ -48,13 +47,10 @@ def play(tmp_path):
 @pytest.fixture
 def broken(lab):
     """Variables for a node_exporter that does not start."""
-    name = f"node_exporter-{BROKEN}.linux-amd64.tar.gz"
-    archive = lab.faults.extra / f"github.com/prometheus/node_exporter/releases/download/v{BROKEN}/{name}"
+    name = f"node_exporter-{BROKEN}.linux-amd64"
+    archive = lab.faults.extra / f"github.com/prometheus/node_exporter/releases/download/v{BROKEN}/{name}.tar.gz"
     archive.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(archive, "w:gz") as tar:
-        member = tarfile.TarInfo("node_exporter-broken/node_exporter")
-        member.size, member.mode = len(PROGRAM), 0o755
-        tar.addfile(member, io.BytesIO(PROGRAM))
+    pack(archive, {f"{name}/node_exporter": (0o755, PROGRAM)})
     sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
     return {"node_exporter_version": BROKEN, "node_exporter_sha256": sha256}
 
