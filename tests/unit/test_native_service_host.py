@@ -10,6 +10,7 @@ from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.host import ServiceError, ServiceHost
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.plan import (
     File,
+    FileState,
     Found,
     Plan,
     Service,
@@ -127,6 +128,9 @@ def test_what_ours_replaced_is_back_without_us_a_link_as_a_link(root, etc):
     for path in paths:
         path.unlink(missing_ok=True)
         path.write_text("ours")
+    host._restore_files({str(paths[0]): hosts._frozen(FileState(b"shipped", 0o644, "0", "0")), str(paths[2]): None})
+    assert (paths[0].is_symlink(), paths[1].read_text(), paths[2].exists()) == (True, "ours", False)
+
     (root / "manifest.json").write_text(json.dumps({"files": dict.fromkeys(map(str, paths), "none")}))
     host._keep_found(Plan(write=files))  # what is ours by now was nobody's before
     for path in paths:
