@@ -150,3 +150,15 @@ def test_outputs_that_are_not_wanted_any_more_are_found_by_their_patterns(root, 
 
     assert outputs(GONE) == (f"{tmp_path}/demo.log", f"{tmp_path}/demo.log.1")
     assert outputs(GONE._replace(state="started", outputs=(f"{tmp_path}/demo.log*",))) == ()
+
+
+def test_a_directory_of_two_services_goes_with_the_last_one(root, tmp_path):
+    directory, other = tmp_path / "textfile_collector", root.parent / "other"
+    directory.mkdir()
+    other.mkdir()
+    for service in (root, other):
+        (service / "manifest.json").write_text(json.dumps({"directories": [str(directory)], "files": {}}))
+    for name, there in (("demo", True), ("other", False)):
+        host = ServiceHost(GONE._replace(name=name), None, lambda words: (0, "", ""))
+        host.remove(Plan(forget=True), host.observe())
+        assert directory.exists() is there

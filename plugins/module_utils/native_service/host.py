@@ -112,6 +112,11 @@ class ServiceHost:
         """What was written down: the manifest, and the journal of a run that was cut."""
         return _read_json(self._manifest_file), _read_json(self._journal_file)
 
+    def _made_by_others(self) -> set[str]:
+        """The directories that are other services' of ours, too."""
+        records = set(ROOT.glob("*/manifest.json")) - {self._manifest_file}
+        return {path for record in records for path in _made(record)}
+
     def _data_directories(self) -> tuple[str, ...]:
         """Where its data are. Those of a program of the distribution go with its package, if they go."""
         return () if self.want.shared else _data_directories(self.want.name)
@@ -463,7 +468,7 @@ class ServiceHost:
         names = set(self.want.packages.names if self.want.packages else ())
         fresh = {name for name, version in known["packages"].items() if version is None}
         # The last one to go takes along what it shares with others, whoever has made it.
-        shared = set(self.want.tree) & {path for record in ROOT.glob("*/manifest.json") for path in _made(record)}
+        shared = set(self.want.tree) & self._made_by_others()
         directories = {*_made(self._manifest_file), *known["made"], *self.want.directories, *shared}
         manifest = {
             "files": {file.path: file.effect for file in self.want.files},
@@ -507,7 +512,8 @@ class ServiceHost:
         for path in plan.purge:
             _delete(Path(path))
         manifest, journal = self._records()
-        _remove_empty([*self.want.directories, *manifest.get("directories", []), *journal.get("made", [])])
+        made = {*self.want.directories, *manifest.get("directories", []), *journal.get("made", [])}
+        _remove_empty(made - self._made_by_others())
         if plan.daemon_reload:
             self._systemd.daemon_reload()
             self._systemd.reset_failed(self.unit)
