@@ -8,6 +8,7 @@ import time
 import urllib.request
 
 import pytest
+from gpufleet_lab.playbook import run_playbook
 from gpufleet_lab.waiting import eventually
 
 EXPORTER = "nvidia-dcgm-exporter"
@@ -254,3 +255,12 @@ def test_where_dcgm_goes_gpu_exporter_takes_its_port(run, sh, port, prometheus):
     assert "driver_version=" in port("gpu1").text()
     assert eventually(lambda: prometheus.query('gpu_exporter_dcgm_served{instance="gpu1"}')[0]["value"][1] == "1")
     assert prometheus.targets()["dcgm_exporter", "gpu1"]["health"] == "up"
+
+
+def test_a_worker_that_is_removed_has_nothing_of_it_left(sh):
+    """The last test that gpu1 is in: it is not brought back."""
+    done = run_playbook("remove", "--limit", "gpu1")
+    assert done.rc == 0, done.messages()
+    assert packages(sh) == {}
+    left = "apt-mark showhold; ls -d /opt/gpufleet /etc/nvidia-dcgm* /etc/systemd/system/nvidia-* /etc/*_exporter"
+    assert sh("gpu1", f"{left}; systemctl list-unit-files --no-legend 'nvidia-*' '*_exporter*'", check=False) == ""

@@ -316,7 +316,7 @@ def test_what_people_made_is_there_again_after_a_stop_and_after_it_was_taken_awa
     assert (grafana.has("kept"), grafana.password()) == (True, password)
 
 
-def test_what_people_made_survives_an_upgrade_and_ways_back(lab, brought, bring, grafana, sh):
+def test_what_people_made_survives_an_upgrade_and_ways_back(lab, brought, bring, grafana, inventory, sh):
     """Up with the data; not back, since the older release does not read them; and not on to a release that fails."""
     versions = lab.versions["grafana"]
     sh("master1", "systemctl stop grafana && rm /var/lib/grafana/*")
@@ -338,8 +338,12 @@ def test_what_people_made_survives_an_upgrade_and_ways_back(lab, brought, bring,
         assert (grafana.version(), grafana.password()) == (versions["current"], before)
         assert grafana.has("by-hand") and grafana.has("since-then")
 
-    # As docs/grafana.md says for who wants to go back all the same.
-    sh("master1", "systemctl stop grafana && rm -f /var/lib/grafana/grafana.db*")
-    sh("master1", f"cp -p {copies}/var/lib/grafana/grafana.db* /var/lib/grafana/")
-    brought(grafana_version=versions["previous"])
+    # As docs/upgrades.md says for who wants to go back all the same.
+    back = {"rollback_services": ["grafana"], "rollback_data": True}
+    done = run_playbook(
+        "rollback", "--limit", "master1", inventory=inventory(WORKERS, **master_with()), extra_vars=back
+    )
+    assert done.rc == 0, done.messages()
+    assert not brought(grafana_version=versions["previous"])["changed"]
     assert grafana.has("by-hand") and not grafana.has("since-then")
+    assert sh("master1", f"ls /opt/gpufleet/grafana/data/{versions['current']}/var/lib/grafana/grafana.db")

@@ -55,6 +55,32 @@ def test_data_goes_back_with_the_release_and_keeps_its_owner(writing, refused, r
     assert sh("host1", "find /opt/gpufleet/demo/data -name book.too") == ""
 
 
+def test_back_to_the_release_before_once_with_the_data_if_they_are_asked_for(
+    writing, brought, refused, ask, book, lab, sh, v2
+):
+    brought(**writing, release=v2)
+    requests = len(lab.faults.requests())
+    result = brought(state="previous")
+    assert result["service"] == {"name": "demo", "from": "2.0.0", "to": "1.0.0"}
+    assert (ask()["version"], book()) == ("1.0.0", ["1.0.0", "2.0.0"])
+    assert ask()["arguments"][0] == "--port=8000"  # its unit is as it was
+    assert not brought(state="previous")["changed"]  # else it would go forth
+    assert not brought(**writing)["changed"]  # what the inventory says then
+
+    brought(**writing, release=v2)
+    brought(state="previous", restore_data=True)
+    assert ask()["version"] == "1.0.0"
+    count = "grep --count 2.0.0"  # it has signed twice, the second time after the copy was made
+    assert sh("host1", f"{count} {BOOK}; {count} /opt/gpufleet/demo/data/2.0.0{BOOK}") == "1\n2"
+    assert len(lab.faults.requests()) == requests
+
+    brought(**writing, release=v2)
+    sh("host1", """sed -i 's/"works"/"exits"/' /opt/gpufleet/demo/1.0.0/demo""")
+    before = book()
+    assert refused(state="previous", restore_data=True)["rolled_back"]
+    assert (ask()["version"], book()) == ("2.0.0", before)
+
+
 @pytest.mark.parametrize(("then", "signed"), [("1.0.0", ["1.0.0"]), ("2.0.0", ["1.0.0", "3.0.0", "2.0.0"])])
 def test_after_a_run_that_died_only_the_way_back_takes_the_copy(writing, cut, brought, releases, book, then, signed):
     """Whoever goes on goes on with the data as they are: it is not known who reads them."""

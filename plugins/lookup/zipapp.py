@@ -24,6 +24,12 @@ options:
     description: What the libraries' URLs, without their scheme, are put behind.
     type: str
     default: "https:/"
+  version:
+    description:
+      - A version that was built from other sources. It is not built, but taken from the host, or else from the
+        controller's cache.
+    type: str
+    default: ""
 """
 
 EXAMPLES = r"""
@@ -52,7 +58,7 @@ import typing as t
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 
-from ..plugin_utils.zipapp import Zipapp, ZipappError, build
+from ..plugin_utils.zipapp import Zipapp, ZipappError, build, place
 
 
 class LookupModule(LookupBase):
@@ -61,11 +67,20 @@ class LookupModule(LookupBase):
     def run(self, terms: list[str], variables: dict[str, t.Any] | None = None, **kwargs: t.Any) -> list[dict[str, str]]:
         """Build what is not built yet."""
         self.set_options(var_options=variables, direct=kwargs)
+        version = self.get_option("version")
+        if version:
+            return [_pinned(term, version) for term in terms]
         try:
             built = [build(term, self.get_option("mirror")) for term in terms]
         except ZipappError as error:
             raise AnsibleLookupError(str(error)) from error
         return [_release(zipapp) for zipapp in built]
+
+
+def _pinned(program: str, version: str) -> dict[str, str]:
+    """Nothing is read, since the host may have it."""
+    url = f"file://{place(program, version)}"
+    return {"version": version, "url": url, "checksum_url": f"{url}.sha256", "delivery": "controller"}
 
 
 def _release(zipapp: Zipapp) -> dict[str, str]:

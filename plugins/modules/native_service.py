@@ -41,9 +41,13 @@ options:
     description:
       - V(started) means installed, running, and started at boot.
       - V(stopped) means installed, not running, and not started at boot.
-      - V(absent) means that everything this module placed is gone. Data stays, see O(purge).
+      - V(absent) means that everything this module placed is gone. Data stays, see O(purge). O(name) is enough,
+        since what was placed is known on the host.
+      - V(previous) goes back to the release that ran before the last change of releases, without a download and with
+        the files and the unit that are there. When it does not get well, the present one is put back. Where no such
+        release is kept, nothing is done; so it is where the last run went back already. O(name) is enough here, too.
     type: str
-    choices: [started, stopped, absent]
+    choices: [started, stopped, absent, previous]
     default: started
   release:
     description: The program. Leave it out for a service whose program is on the host already.
@@ -113,8 +117,8 @@ options:
         description:
           - Whether they are held, so that nobody's upgrade of the host restarts the service.
           - V(false) leaves security updates to the host's owner, as for any other package of the distribution. With
-            O(state=absent), such packages stay where other packages need them; and a unit of a package that was there
-            before (the first one of O(packages.names)) goes on without its drop-in.
+            O(state=absent), such packages stay where other packages need them; and a unit that was there before goes
+            on without its drop-in, as it was.
         type: bool
         default: true
       repository:
@@ -139,7 +143,8 @@ options:
     default: false
   files:
     description:
-      - The files of the service. Files that an earlier run placed and that are listed no longer are removed.
+      - The files of the service. Files that an earlier run placed and that are listed no longer are removed. Where a
+        file replaced one that somebody else had put there, or a link, that one is back then.
     type: list
     elements: dict
     default: []
@@ -187,6 +192,13 @@ options:
       - Patterns of the files that a new release rewrites as it starts, so that the old one cannot read them any more.
       - The service is stopped and they are copied before another release starts. When it does not get well, they are
         put back with the old one. The copy stays in C(/opt/gpufleet/NAME/data/VERSION) as long as that release does.
+    type: list
+    elements: path
+    default: []
+  outputs:
+    description:
+      - Patterns of files that the service writes while it runs, outside of its own directories below C(/var), and that
+        are nobody's without it. They go when it goes, or when they are listed no longer.
     type: list
     elements: path
     default: []
@@ -243,7 +255,15 @@ options:
         type: float
         default: 30
   purge:
-    description: With O(state=absent), also remove the data below C(/var/lib), C(/var/cache) and C(/var/log).
+    description:
+      - With O(state=absent), also remove the data below C(/var/lib), C(/var/cache) and C(/var/log). Those of a package
+        of the distribution are not touched; the package takes them along if it goes.
+    type: bool
+    default: false
+  restore_data:
+    description:
+      - With O(state=previous), also put back the copy of O(data) that was made when that release was left. What has
+        been written since is copied first, and stays as long as the release that wrote it.
     type: bool
     default: false
 requirements:
@@ -295,6 +315,11 @@ EXAMPLES = r"""
       OnCalendar: daily
       Persistent: true
 
+- name: Go back to the release before, which is still on the host
+  gpufleet.monitoring.native_service:
+    name: node_exporter
+    state: previous
+
 - name: Take it all away, with its data
   gpufleet.monitoring.native_service:
     name: node_exporter
@@ -313,6 +338,17 @@ healthy:
   description: Whether the service answers. On a host where nothing changed, it was asked once.
   returned: when state is started, except in check mode with changes
   type: bool
+service:
+  description: Name of the service, and its versions before the task and as it is to be. Empty where there is none.
+  returned: always
+  type: dict
+  sample: {"name": "node_exporter", "from": "1.11.1", "to": "1.12.1"}
+stays:
+  description: Directories with data, and secrets that the host made up for it, which stay there.
+  returned: when state is absent, except in check mode
+  type: list
+  elements: str
+  sample: [/var/lib/prometheus]
 release:
   description: The release that runs.
   returned: when a release is described and installed
@@ -341,9 +377,21 @@ from ..module_utils.native_service import packages
 from ..module_utils.native_service import release as releases
 from ..module_utils.native_service import unit as units
 from ..module_utils.native_service.health import Health, Run
-from ..module_utils.native_service.host import ROOT, ServiceError, ServiceHost, bring
+from ..module_utils.native_service.host import ROOT, ServiceError, ServiceHost, bring, previously, removed
 from ..module_utils.native_service.packages import PackageError
-from ..module_utils.native_service.plan import File, Host, Plan, Service, diff, make_plan, summary
+from ..module_utils.native_service.plan import (
+    File,
+    Host,
+    Plan,
+    Service,
+    diff,
+    drop_in_path,
+    make_plan,
+    summary,
+    timer_path,
+    unit_path,
+    versions,
+)
 from ..module_utils.native_service.systemd import Systemd, SystemdError
 
 REPOSITORY_OPTIONS = {
@@ -385,7 +433,7 @@ HEALTH_OPTIONS = {
 }
 ARGUMENTS = {
     "name": {"type": "str", "required": True},
-    "state": {"type": "str", "choices": ["started", "stopped", "absent"], "default": "started"},
+    "state": {"type": "str", "choices": ["started", "stopped", "absent", "previous"], "default": "started"},
     "release": {"type": "dict", "options": RELEASE_OPTIONS},
     "packages": {"type": "dict", "options": PACKAGES_OPTIONS},
     "drop_in": {"type": "bool", "default": False},
@@ -397,6 +445,7 @@ ARGUMENTS = {
         "mutually_exclusive": [("content", "secret_content")],
     },
     "data": {"type": "list", "elements": "path", "default": []},
+    "outputs": {"type": "list", "elements": "path", "default": []},
     "directories": {"type": "list", "elements": "path", "default": []},
     "command": {"type": "list", "elements": "str", "default": []},
     "unit": {"type": "dict", "default": {}},
@@ -409,6 +458,7 @@ ARGUMENTS = {
         "mutually_exclusive": [("url", "command")],
     },
     "purge": {"type": "bool", "default": False},
+    "restore_data": {"type": "bool", "default": False},
 }
 
 
@@ -421,14 +471,15 @@ def main() -> None:
     )
     _check_host(module)
     os.umask(0o022)  # a hardened root umask must not hide the program from the service's own user
+    said: dict[str, t.Any] = {"service": {"name": module.params["name"], "from": "", "to": ""}}
     try:
-        module.exit_json(**_run(module))
+        module.exit_json(**_run(module, said), **said)
     except ServiceError as error:
-        module.fail_json(_with_journal(error), rolled_back=error.rolled_back, journal=error.journal)
+        module.fail_json(_with_journal(error), rolled_back=error.rolled_back, journal=error.journal, **said)
     except (releases.ReleaseError, PackageError, ValueError) as error:
-        module.fail_json(f"{error}. {module.params['name']} is as it was", rolled_back=False, journal=[])
+        module.fail_json(f"{error}. {module.params['name']} is as it was", rolled_back=False, journal=[], **said)
     except (SystemdError, OSError) as error:
-        module.fail_json(str(error), rolled_back=False, journal=[])
+        module.fail_json(str(error), rolled_back=False, journal=[], **said)
 
 
 def _check_host(module: AnsibleModule) -> None:
@@ -443,11 +494,14 @@ def _with_journal(error: ServiceError) -> str:
     return "\n".join([str(error), *(f"  journal: {line}" for line in error.journal)])
 
 
-def _run(module: AnsibleModule) -> dict[str, t.Any]:
-    want = _service(module)
-    host = ServiceHost(want, _health(module.params["health"]), _runner(module))
+def _run(module: AnsibleModule, said: dict[str, t.Any]) -> dict[str, t.Any]:
+    want, health = _described(module)
+    host = ServiceHost(want, health, _runner(module))
     archive = module.params["release"] and module.params["release"]["archive"]
     have = host.observe()
+    said["service"].update(versions(want, have))
+    if want.going_back and not want.release:
+        return {"changed": False, "actions": []}
     plan = make_plan(want, have)
     if module.check_mode:
         if plan.changes and not plan.install and not plan.packages.get:
@@ -486,24 +540,35 @@ def _result(module: AnsibleModule, host: ServiceHost, plan: Plan, have: Host) ->
         result["healthy"] = problem is None
         if problem:
             module.warn(f"{host.unit} runs as described, but is not well: {problem}")
+    if want.state == "absent" and not module.check_mode:
+        # A link leads to another of them, where systemd keeps the data of a user that it made up.
+        result["stays"] = [path for path in have.data if Path(path).exists() and not Path(path).is_symlink()]
     if want.release and (host.root / "current").is_symlink():
         path = (host.root / "current").resolve()
         result["release"] = {"version": want.release.version, "path": str(path)}
     return result
 
 
+def _described(module: AnsibleModule) -> tuple[Service, Health | None]:
+    """Return the service as it is to be. Raises ValueError, ReleaseError, PackageError."""
+    if module.params["state"] != "previous":
+        return _service(module), _health(module.params["health"])
+    return previously(module.params["name"], _runner(module), module.params["restore_data"])
+
+
 def _service(module: AnsibleModule) -> Service:
     """Return the service that the module's arguments describe. Raises ValueError, ReleaseError, PackageError."""
     params = module.params
     name, state = params["name"], params["state"]
-    unit_path = f"/etc/systemd/system/{name}.service{'.d/gpufleet.conf' if params['drop_in'] else ''}"
+    path = (drop_in_path if params["drop_in"] else unit_path)(name)
     files = tuple(_file(file) for file in params["files"])
     timed = bool(params["timer"])
     wanted = packages.from_params(params["packages"]) if params["packages"] else None
     if state == "absent":
         kept = tuple(file for file in files if file.generated)
         directories = tuple(params["directories"])
-        return Service(name, state, unit_path, kept, directories, purge=params["purge"], packages=wanted, timer=timed)
+        described = Service(name, state, path, kept, directories, purge=params["purge"], packages=wanted, timer=timed)
+        return removed(described)
     if timed and (params["drop_in"] or (params["health"] or {}).get("url")):
         raise ValueError("a timer goes with a unit of our own, and a health command: a job serves no URL")
     if not params["command"] and not params["drop_in"]:
@@ -512,15 +577,15 @@ def _service(module: AnsibleModule) -> Service:
     version = Systemd(_runner(module)).version()
     sections = {**params["unit"], "Service": service}
     defaults = {} if params["drop_in"] else units.JOB_DEFAULTS if timed else units.DEFAULTS
-    written = [File(unit_path, units.render(name, sections, version, defaults).encode())]
+    written = [File(path, units.render(name, sections, version, defaults).encode())]
     if timed:
         text = units.render(f"{name}.timer", {"Timer": params["timer"]}, version, units.TIMER_DEFAULTS)
-        written.append(File(f"/etc/systemd/system/{name}.timer", text.encode()))
+        written.append(File(timer_path(name), text.encode()))
     users = [_user_file(name)] if params["static_user"] else []
     return Service(
         name,
         state,
-        unit_path,
+        path,
         files=(*users, *files, *written),
         directories=tuple(params["directories"]),
         release=params["release"] and releases.from_params(params["release"], releases.architecture()),
@@ -529,6 +594,7 @@ def _service(module: AnsibleModule) -> Service:
         packages=wanted,
         timer=timed,
         data=tuple(params["data"]),
+        outputs=tuple(params["outputs"]),
     )
 
 

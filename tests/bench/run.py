@@ -13,6 +13,7 @@ from pathlib import Path
 
 PARTS = {
     "workers": "node_exporter on 3, 20 and 40 hosts",
+    "upgrade": "An upgrade of 20 workers, with a bad release among them",
     "master": "Prometheus with 100, 1,000 and 10,000 targets",
     "rules": "Recording rules, with 100, 300 and 1,000 workers of 8 GPUs",
     "dashboards": "The dashboards, with a day of 1,000 hosts of 8 GPUs",

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service import host as hosts
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.host import ServiceError, ServiceHost
-from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.plan import File, Plan, Service
+from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.plan import (
+    File,
+    FileState,
+    Found,
+    Plan,
+    Service,
+)
 
 
 @pytest.fixture
@@ -58,21 +64,101 @@ def test_below_a_link_that_leads_out_of_the_copy_nothing_is_written_or_removed(e
     assert (etc / "available" / "default").read_text() == "shipped"
 
 
+RUNS, IDLE = {"active": True, "enabled": True}, {"active": True, "enabled": False}
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """Where the service's records are, which are no more than what a test writes there."""
+    monkeypatch.setattr(hosts, "ROOT", tmp_path / "opt")
+    (tmp_path / "opt/demo").mkdir(parents=True)
+    return tmp_path / "opt/demo"
+
+
 @pytest.mark.parametrize(
-    ("state", "manifest", "found"),
+    ("state", "record", "found"),
     [
-        ("enabled", None, True),
-        ("disabled", None, True),
-        ("", None, False),
-        ("enabled", False, False),
-        ("enabled", True, True),
+        ("enabled", None, RUNS),
+        ("disabled", None, IDLE),
+        ("", None, None),
+        ("enabled", {"manifest": None}, None),
+        ("disabled", {"manifest": RUNS}, RUNS),
+        ("enabled", {"journal": IDLE}, IDLE),  # of a first run that was cut
+        ("enabled", {"journal": RUNS, "manifest": None}, None),
     ],
 )
-def test_whether_the_unit_was_there_before_us_is_known_after_we_came(tmp_path, monkeypatch, state, manifest, found):
-    monkeypatch.setattr(hosts, "ROOT", tmp_path)
-    if manifest is not None:
-        (tmp_path / "demo").mkdir()
-        (tmp_path / "demo" / "manifest.json").write_text(json.dumps({"found": manifest}))
+def test_how_the_unit_was_before_us_is_known_after_we_came(root, state, record, found):
+    for name, before in (record or {}).items():
+        (root / f"{name}.json").write_text(json.dumps({"before": before, "files": {}}))
     want = Service("demo", "started", "/etc/systemd/system/demo.service.d/gpufleet.conf")
     host = ServiceHost(want, None, lambda words: (0, f"ActiveState=active\nUnitFileState={state}\n", ""))
-    assert host.observe().found is found
+    assert host.observe().found == (Found(**found) if found else None)
+
+
+DROP_IN, TIMER = "/etc/systemd/system/demo.service.d/gpufleet.conf", "/etc/systemd/system/demo.timer"
+GONE = Service("demo", "absent", "/etc/systemd/system/demo.service")
+
+
+@pytest.mark.parametrize(
+    ("record", "known", "shared"),
+    [
+        ({"files": {DROP_IN: "restart"}, "packages": [], "hold": False}, ("demo.service", ()), True),
+        ({"files": {DROP_IN: "restart"}, "packages": ["core"], "hold": True}, ("demo.service", ("core",)), False),
+        ({"files": {TIMER: "restart"}, "packages": ["tool"], "hold": False}, ("demo.timer", ("tool",)), False),
+        ({"files": {}, "packages": [], "hold": None}, ("demo.service", None), False),
+    ],
+)
+@pytest.mark.parametrize("name", ["manifest", "journal"])
+def test_what_is_to_be_removed_is_known_by_the_records(root, name, record, known, shared):
+    (root / f"{name}.json").write_text(json.dumps(record))
+    service = hosts.removed(GONE)
+    assert (service.watched, service.packages and service.packages.names) == known
+    assert service.shared is shared
+
+
+def test_where_nothing_was_written_down_it_is_as_described(root):
+    assert hosts.removed(GONE) == GONE
+
+
+def test_what_ours_replaced_is_back_without_us_a_link_as_a_link(root, etc):
+    paths = [etc / "enabled/default", etc / "available/default", etc / "available/new"]
+    files = tuple(File(str(path), b"ours") for path in paths)
+    host = ServiceHost(Service("demo", "started", "/nowhere", files), None, lambda words: (0, "", ""))
+    host._keep_found(Plan(write=files))
+    for path in paths:
+        path.unlink(missing_ok=True)
+        path.write_text("ours")
+    host._restore_files({str(paths[0]): hosts._frozen(FileState(b"shipped", 0o644, "0", "0")), str(paths[2]): None})
+    assert (paths[0].is_symlink(), paths[1].read_text(), paths[2].exists()) == (True, "ours", False)
+
+    (root / "manifest.json").write_text(json.dumps({"files": dict.fromkeys(map(str, paths), "none")}))
+    host._keep_found(Plan(write=files))  # what is ours by now was nobody's before
+    for path in paths:
+        host._take_away(str(path))
+    assert (etc / "enabled/default").readlink() == etc / "available/default"
+    assert (etc / "available/default").read_text() == "shipped"
+    assert not (etc / "available/new").exists()
+
+
+def test_outputs_that_are_not_wanted_any_more_are_found_by_their_patterns(root, tmp_path):
+    for name in ("demo.log", "demo.log.1", "other.log"):
+        (tmp_path / name).write_text("")
+    (root / "manifest.json").write_text(json.dumps({"outputs": [f"{tmp_path}/demo.log*"], "files": {}}))
+
+    def outputs(want):
+        return ServiceHost(want, None, lambda words: (0, "", "")).observe().outputs
+
+    assert outputs(GONE) == (f"{tmp_path}/demo.log", f"{tmp_path}/demo.log.1")
+    assert outputs(GONE._replace(state="started", outputs=(f"{tmp_path}/demo.log*",))) == ()
+
+
+def test_a_directory_of_two_services_goes_with_the_last_one(root, tmp_path):
+    directory, other = tmp_path / "textfile_collector", root.parent / "other"
+    directory.mkdir()
+    other.mkdir()
+    for service in (root, other):
+        (service / "manifest.json").write_text(json.dumps({"directories": [str(directory)], "files": {}}))
+    for name, there in (("demo", True), ("other", False)):
+        host = ServiceHost(GONE._replace(name=name), None, lambda words: (0, "", ""))
+        host.remove(Plan(forget=True), host.observe())
+        assert directory.exists() is there

@@ -329,3 +329,14 @@ def test_a_tool_of_the_distribution_that_others_need_by_now_stays(fetch):
     Apt(host).remove(["nginx", "openssl"], OWN)
     done = [command for command in host.ran("purge") if "--simulate" not in command]
     assert [("nginx" in command, "openssl" in command) for command in done] == [(True, False)]
+
+
+def test_what_came_along_and_nobody_needs_goes_too_but_not_what_nobody_needed_before(fetch):
+    host = Host(
+        **{"--auto-remove": (0, "Purg demo-core [2]\nPurg demo-common [2]\nPurg orphan [1]\n", "")},
+        autoremove=(0, "Remv orphan [1]\n", ""),
+        purge=(0, "Purg demo-core [2]\n", ""),
+    )
+    Apt(host).remove(["demo-core"])
+    (done,) = [command for command in host.ran("purge") if "--simulate" not in command]
+    assert [word for word in done if word in ("demo-core", "demo-common", "orphan")] == ["demo-core", "demo-common"]

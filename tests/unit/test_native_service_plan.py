@@ -12,12 +12,14 @@ from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.plan import (
     File,
     FileState,
+    Found,
     Host,
     Plan,
     Service,
     diff,
     make_plan,
     summary,
+    versions,
 )
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.release import Installed, Release
 from hypothesis import given
@@ -359,10 +361,12 @@ def test_a_distributions_packages_are_not_held():
 def test_what_was_there_before_goes_on_without_us_and_what_came_with_us_goes():
     # demo-core may be no more than a name for what the service is in, and have come later.
     for packages in (["tool"], ["demo-core"]):
-        theirs = WITH_PACKAGES._replace(own_packages=frozenset(packages), found=True)
+        theirs = WITH_PACKAGES._replace(own_packages=frozenset(packages), found=Found(active=True, enabled=True))
         assert (make_plan(SHARED, theirs).action, make_plan(SHARED, theirs).enable) == ("restart", None)
     ours = WITH_PACKAGES._replace(own_packages=frozenset(["demo-core"]))
     assert (make_plan(SHARED, ours).action, make_plan(SHARED, ours).enable) == ("stop", False)
+    idle = WITH_PACKAGES._replace(found=Found(active=False, enabled=False))
+    assert (make_plan(SHARED, idle).action, make_plan(SHARED, idle).enable) == ("stop", False)
 
 
 def test_what_a_package_may_have_started_already_is_restarted_with_its_configuration():
@@ -382,3 +386,34 @@ def test_a_job_is_watched_by_its_timer_and_a_new_timer_is_read_by_systemd():
     plan = make_plan(JOB, CONVERGED)
     assert plan.write == (TIMER_FILE,)
     assert (plan.daemon_reload, plan.action) == (True, "restart")
+
+
+def test_what_a_service_wrote_elsewhere_goes_when_it_is_not_wanted_any_more_and_restarts_nothing():
+    have = CONVERGED._replace(outputs=("/metrics/demo.prom",))
+    for want in (WANT, Service("demo", "absent", UNIT)):
+        plan = make_plan(want, have)
+        assert plan.sweep == ("/metrics/demo.prom",)
+        assert "remove /metrics/demo.prom" in summary(plan, want, have)
+    assert make_plan(WANT, have).action is None
+
+
+def test_what_the_host_made_up_stays_with_the_data():
+    have = CONVERGED._replace(generated=frozenset([CONFIG.path]), data=("/var/lib/demo", CONFIG.path))
+    gone = Service("demo", "absent", UNIT)
+    assert make_plan(gone, have).remove == (UNIT,)
+    purged = make_plan(gone._replace(purge=True), have)
+    assert (set(purged.remove), purged.purge) == ({UNIT, CONFIG.path}, have.data)
+
+
+def test_versions_are_those_of_the_release_or_of_the_first_package():
+    assert versions(WANT._replace(release=RELEASE._replace(version="3.0")), CONVERGED) == {"from": "2.0", "to": "3.0"}
+    assert versions(WANT, Host(files={})) == {"from": "", "to": "2.0"}
+    assert versions(Service("demo", "absent", UNIT), CONVERGED) == {"from": "2.0", "to": ""}
+    assert versions(Service("demo", "started", UNIT, going_back=True), CONVERGED) == {"from": "2.0", "to": "2.0"}
+    repository = Repository("https://example.org/", "https://example.org/key")
+    wanted = WANT._replace(release=None, packages=Packages(("core", "more"), "4.7", (), repository))
+    have = Host(files={}, packages={"core": Package("1:4.6-1", True), "more": Package("1:4.6-1", True)})
+    assert versions(wanted, have) == {"from": "1:4.6-1", "to": "4.7"}
+    newest = wanted._replace(packages=wanted.packages._replace(version=""))
+    assert versions(newest, have) == {"from": "1:4.6-1", "to": "1:4.6-1"}
+    assert versions(newest, Host(files={})) == {"from": "", "to": "newest"}

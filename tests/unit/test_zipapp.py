@@ -117,3 +117,11 @@ def test_a_program_without_libraries_needs_no_mirror(tmp_path):
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     assert ran.stdout == "monitoring-manage 0.1.0\n"
     assert {name.partition("/")[0] for name in zipfile.ZipFile(built.path).namelist()} == {"__main__.py", "gpufleet"}
+
+
+def test_a_former_version_is_asked_for_by_its_name_and_may_be_on_the_host_alone(files):
+    built = build(files)
+    where = zipapp.place("gpu_exporter", built.version, files / "cache")
+    assert where == built.path
+    assert where.with_name("gpu-exporter.pyz.sha256").read_text().strip() == built.sha256
+    assert not zipapp.place("gpu_exporter", "0.0.1-5f0c1d2e", files / "cache").exists()

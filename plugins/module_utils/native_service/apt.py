@@ -81,20 +81,33 @@ class Apt:
             self._get(_apt("install", *_CHANGE, *words), "the packages from before could not be put back")
 
     def remove(self, names: t.Sequence[str], want: Packages | None = None) -> None:
-        """Remove packages with their configuration, and nothing that needs them. Raises PackageError."""
+        """Remove packages with their configuration and with what came along, and nothing that needs them.
+
+        Raises PackageError.
+        """
         if want and not want.hold:
             # The distribution's: by now, others of its packages may need them.
             names = [name for name in names if not self._needed(name, names)]
         if not names:
             return
-        words = _apt("purge", *names)
-        self._refuse_side_effects([*words, "--simulate"], set(names))
+        self._refuse_side_effects([*_apt("purge", *names), "--simulate"], set(names))
+        words = _apt("purge", *names, *self._came_along(names))
         self._get([*words, "--yes", "--allow-change-held-packages"], "the packages could not be removed")
 
     def _needed(self, name: str, others: t.Sequence[str]) -> bool:
         """Whether a package is needed by one that is not among ``others``."""
-        out = self._run([*_apt("purge", name), "--simulate"])[1]
-        return not set(re.findall(r"^(?:Remv|Purg) (\S+)", out, re.MULTILINE)) <= {*others}
+        return not self._would_go("purge", name) <= {*others}
+
+    def _came_along(self, names: t.Sequence[str]) -> list[str]:
+        """Packages that nobody asked for, and that nobody needs any more without ``names``.
+
+        What nobody needs already is the host's own affair.
+        """
+        return sorted(self._would_go("purge", "--auto-remove", *names) - self._would_go("autoremove") - {*names})
+
+    def _would_go(self, verb: str, *words: str) -> set[str]:
+        out = self._run([*_apt(verb, *words), "--simulate"])[1]
+        return set(re.findall(r"^(?:Remv|Purg) (\S+)", out, re.MULTILINE))
 
     def hold(self, names: t.Sequence[str], wanted: bool) -> None:
         """Keep packages from being upgraded by whoever upgrades the host, or no longer."""

@@ -7,6 +7,7 @@
 /opt/gpufleet/<service>/manifest.json  what was placed on this host, to know later what to remove
 /opt/gpufleet/<service>/journal.json   exists only while a plan is being carried out: the state to go back to
 /opt/gpufleet/<service>/data/          copies of what releases wrote, by release and path
+/opt/gpufleet/<service>/found/         copies of files of others that ours replaced, by path
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from . import health as healths
 from . import packages as pkgs
 from . import release as releases
 from .package_manager import package_manager
-from .plan import File, FileState, Host, Plan, Service, make_plan
+from .plan import File, FileState, Found, Host, Plan, Service, drop_in_path, make_plan, timer_path, unit_path
 from .systemd import Systemd, SystemdError
 
 ROOT = Path("/opt/gpufleet")
@@ -60,13 +61,14 @@ class ServiceHost:
         self._journal_file = self.root / "journal.json"
         self._scratch = self.root / ".packages"
         self._data = self.root / "data"
+        self._found = self.root / "found"
         self._refusal_file = Path(f"/run/gpufleet-{want.name}.refused")
 
     # -- see ----------------------------------------------------------------------------------
 
     def observe(self) -> Host:
         """Return this host as it is."""
-        manifest, journal = _read_json(self._manifest_file), _read_json(self._journal_file)
+        manifest, journal = self._records()
         # What a run that was cut has placed is ours, too.
         placed = {**dict.fromkeys(journal.get("files", {}), "restart"), **manifest.get("files", {})}
         own_user = manifest.get("user") or journal.get("user")
@@ -77,6 +79,8 @@ class ServiceHost:
         state = self._systemd.show(self.want.watched)
         if state.file.startswith("masked") and self.want.state != "absent":
             raise ServiceError(f"{self.want.watched} is masked on this host: systemctl unmask {self.want.watched}")
+        active, enabled = state.active in ("active", "reloading"), state.file.startswith("enabled")
+        found = _found(manifest or journal, Found(active, enabled) if state.file else None)
         return Host(
             files={path: state for path in paths for state in [_file_state(Path(path))] if state},
             directories=frozenset(path for path in self.want.tree if Path(path).is_dir()),
@@ -89,22 +93,39 @@ class ServiceHost:
             ran=journal.get("current"),
             users=frozenset(user for user in (self.want.user, own_user) if user and _user_exists(user)),
             own_user=own_user,
-            active=state.active in ("active", "reloading"),
+            active=active,
             trying=state.active == "activating",
-            enabled=state.file.startswith("enabled"),
+            enabled=enabled,
             unfinished=bool(journal),
             packages=self._packages({*own_packages, *manifest.get("held", [])}),
             own_packages=frozenset(own_packages),
             held=frozenset(manifest.get("held", [])),
             secrets=frozenset([*manifest.get("secrets", []), *journal.get("secrets", [])]),
-            data=tuple(path for path in (*_data_directories(self.want.name), *self._with_data()) if _exists(path)),
+            data=tuple(filter(_exists, [*self._data_directories(), *self._with_data(manifest)])),
             rewritable=_matching(self.want.data),
-            found=manifest.get("found", journal.get("found", bool(state.file))),
+            found=found,
+            outputs=_matching(pattern for pattern in manifest.get("outputs", []) if pattern not in self.want.outputs),
+            generated=frozenset(manifest.get("generated", [])),
         )
 
-    def _with_data(self) -> list[str]:
+    def _records(self) -> tuple[dict[str, t.Any], dict[str, t.Any]]:
+        """What was written down: the manifest, and the journal of a run that was cut."""
+        return _read_json(self._manifest_file), _read_json(self._journal_file)
+
+    def _made_by_others(self) -> set[str]:
+        """The directories that are other services' of ours, too."""
+        records = set(ROOT.glob("*/manifest.json")) - {self._manifest_file}
+        return {path for record in records for path in _made(record)}
+
+    def _data_directories(self) -> tuple[str, ...]:
+        """Where its data are. Those of a program of the distribution go with its package, if they go."""
+        return () if self.want.shared else _data_directories(self.want.name)
+
+    def _with_data(self, manifest: t.Mapping[str, t.Any]) -> list[str]:
         """Files that stay and go with the data."""
-        return [file.path for file in self.want.files] if self.want.state == "absent" else []
+        if self.want.state != "absent":
+            return []
+        return list(dict.fromkeys([*(file.path for file in self.want.files), *manifest.get("generated", [])]))
 
     def _packages(self, known: t.Iterable[str]) -> dict[str, pkgs.Installed]:
         want = self.want.packages
@@ -237,6 +258,7 @@ class ServiceHost:
     def _begin(self, plan: Plan, have: Host) -> None:
         """Write down the state to go back to. After a run that was cut, that is still the one before it."""
         self.root.mkdir(parents=True, exist_ok=True)
+        self._keep_found(plan)
         if self._journal_file.exists():
             known = {"packages": {}, "held": [], **_read_json(self._journal_file)}
         else:
@@ -244,7 +266,8 @@ class ServiceHost:
             active = have.active or have.trying
             known = {"files": {}, "packages": {}, "current": have.current, "active": active, "enabled": have.enabled}
             known["held"] = sorted(name for name, package in have.packages.items() if package.held)
-            known["found"] = have.found
+            known["before"] = have.found and have.found._asdict()
+            known["hold"] = self.want.packages and self.want.packages.hold
         known["made"] = [*known.get("made", []), *plan.make]
         known["user"] = known.get("user") or plan.add_user
         known["secrets"] = [*known.get("secrets", []), *(file.path for file in self.want.files if file.secret)]
@@ -254,6 +277,26 @@ class ServiceHost:
             installed = have.packages.get(name)
             known["packages"].setdefault(name, installed.version if installed else None)
         _write_file(self._journal_file, json.dumps(known).encode(), 0o600)
+
+    def _keep_found(self, plan: Plan) -> None:
+        """Copy what others have where ours is to be, for when that goes. What was made up is not replaced."""
+        ours = {path for known in self._records() for path in known.get("files", {})}
+        for file in plan.write:
+            if file.path not in ours and not file.generated:
+                copy = self._copy_of_found(file.path)
+                copy.unlink(missing_ok=True)
+                if os.path.lexists(file.path):
+                    _duplicate(Path(file.path), copy)
+
+    def _copy_of_found(self, path: str) -> Path:
+        return self._found / path.lstrip("/")
+
+    def _take_away(self, path: str) -> None:
+        """Remove a file of ours; the one that was there before is back."""
+        Path(path).unlink(missing_ok=True)
+        copy = self._copy_of_found(path)
+        if os.path.lexists(copy):
+            _duplicate(copy, Path(path))
 
     def _save_data(self, plan: Plan) -> None:
         """Copy what the new release may rewrite, while nobody writes to it."""
@@ -270,6 +313,9 @@ class ServiceHost:
             _write_file(self._journal_file, json.dumps({**known, "data": list(self.want.data)}).encode(), 0o600)
         elif plan.current == known["current"]:  # back, after a run that was cut, to the release that wrote the copies
             self._restore_data(known)
+        copies = self._data / (plan.current or "none")
+        if self.want.restore and copies.is_dir():
+            self._put_back(self.want.data, copies)
 
     def _stop(self) -> None:
         """Stop the service. One that was taken away, and whose data stayed, has no unit that could be stopped."""
@@ -281,10 +327,13 @@ class ServiceHost:
         return self._data / (known["current"] or "none")
 
     def _restore_data(self, known: t.Mapping[str, t.Any]) -> None:
-        """Put back the copies. What else matches has come since, and would not fit to them."""
-        for path in _matching(known["data"]):
+        """Put back the copies of the release that ran before."""
+        self._put_back(known["data"], self._copies(known))
+
+    def _put_back(self, patterns: t.Iterable[str], copies: Path) -> None:
+        """Put back copies. What else matches has come since, and would not fit to them."""
+        for path in _matching(patterns):
             Path(path).unlink()
-        copies = self._copies(known)
         for copy in _files_below(copies):
             _copy(copy, Path("/", copy.relative_to(copies)))
 
@@ -311,7 +360,9 @@ class ServiceHost:
             if file not in accounts:
                 _place_file(file)
         for path in plan.remove:
-            Path(path).unlink()
+            self._take_away(path)
+        for path in plan.sweep:  # and nothing to put back: what writes them does so again
+            Path(path).unlink(missing_ok=True)
         if plan.switch and plan.current:
             self._switch(plan.current)
 
@@ -358,8 +409,7 @@ class ServiceHost:
                 manager = package_manager(self._run)
                 manager.go_back(known["packages"], self._scratch)
                 manager.hold(known["held"], True)
-            for path, state in known["files"].items():
-                _restore(Path(path), _thawed(state))
+            self._restore_files(known["files"])
             self._switch(known["current"])
             self._systemd.daemon_reload()
             self._systemd.reset_failed(self.unit)
@@ -376,10 +426,18 @@ class ServiceHost:
         )
         raise ServiceError(f"{reason}. Rolled back: {was}", journal, rolled_back=True)
 
+    def _restore_files(self, states: t.Mapping[str, dict[str, t.Any] | None]) -> None:
+        """Put back files as they were. Of those of others there are copies, which are links where those were."""
+        ours = _read_json(self._manifest_file).get("files", {})
+        for path, state in states.items():
+            if path not in ours and os.path.lexists(self._copy_of_found(path)):
+                self._take_away(path)
+            else:
+                _restore(Path(path), _thawed(state))
+
     def _former_health(self) -> healths.Health | None:
         """What shows that the previous state works; the new one may have moved to another port."""
-        known = _read_json(self._manifest_file).get("health")
-        return healths.Health(**{**known, "command": tuple(known["command"])}) if known else None
+        return _health_of(_read_json(self._manifest_file))
 
     def _clear(self, known: dict[str, t.Any]) -> None:
         """Remove what a change that failed has brought: directories, a user, the release."""
@@ -409,21 +467,35 @@ class ServiceHost:
         known = _read_json(self._journal_file)  # what a run that was cut has made is in it, too
         names = set(self.want.packages.names if self.want.packages else ())
         fresh = {name for name, version in known["packages"].items() if version is None}
-        directories = dict.fromkeys([*_read_json(self._manifest_file).get("directories", []), *known["made"]])
+        # The last one to go takes along what it shares with others, whoever has made it.
+        shared = set(self.want.tree) & self._made_by_others()
+        directories = {*_made(self._manifest_file), *known["made"], *self.want.directories, *shared}
         manifest = {
             "files": {file.path: file.effect for file in self.want.files},
-            "directories": list(directories),
+            "directories": sorted(directories),
             "previous": have.previous_to(plan.current),
+            "back_to": self._back_to(plan, have),
+            "data": list(self.want.data),
             "secrets": [file.path for file in self.want.files if file.secret],
+            "generated": [file.path for file in self.want.files if file.generated],
             "user": known["user"] or have.own_user,
             "packages": sorted((have.own_packages | fresh) & names),
             "held": sorted((have.held | set(plan.packages.hold)) & names),
-            "found": have.found,
+            "hold": self.want.packages and self.want.packages.hold,
+            "before": have.found and have.found._asdict(),
+            "outputs": list(self.want.outputs),
             "health": self.health and self.health._asdict(),
         }
         # Nothing in it is secret, and who is not root may ask how the service is: monitoring-status reads it.
         _write_file(self._manifest_file, json.dumps(manifest, indent=1).encode(), 0o644)
         self._journal_file.unlink()
+
+    def _back_to(self, plan: Plan, have: Host) -> str | None:
+        """The release that ran before the last change of releases; none after one has gone back, or would go forth."""
+        last = have.ran or have.current
+        if plan.current == last:
+            return t.cast("str | None", _read_json(self._manifest_file).get("back_to"))
+        return None if self.want.going_back else last
 
     def remove(self, plan: Plan, have: Host) -> None:
         """Carry a removal out; repeating one that was cut is safe, since the manifest goes last."""
@@ -434,9 +506,14 @@ class ServiceHost:
         if plan.packages.drop:
             package_manager(self._run).remove(plan.packages.drop, self.want.packages)
         for path in plan.remove:
+            self._take_away(path)
+        for path in plan.sweep:
             Path(path).unlink(missing_ok=True)
-        manifest, journal = _read_json(self._manifest_file), _read_json(self._journal_file)
-        _remove_empty([*self.want.directories, *manifest.get("directories", []), *journal.get("made", [])])
+        for path in plan.purge:
+            _delete(Path(path))
+        manifest, journal = self._records()
+        made = {*self.want.directories, *manifest.get("directories", []), *journal.get("made", [])}
+        _remove_empty(made - self._made_by_others())
         if plan.daemon_reload:
             self._systemd.daemon_reload()
             self._systemd.reset_failed(self.unit)
@@ -446,8 +523,52 @@ class ServiceHost:
             self._systemd.remove_user(plan.remove_user)
         if plan.forget:
             self._forget()
-        for path in plan.purge:
-            _delete(Path(path))
+
+
+def previously(name: str, run: healths.Run, restore: bool) -> tuple[Service, healths.Health | None]:
+    """Return a service as it is, with the release that ran before its own and is kept; with none if there is none."""
+    root = ROOT / name
+    manifest = _read_json(root / "manifest.json")
+    back = releases.installed(root).get(manifest.get("back_to") or "")
+    if back is None or not back.intact:
+        return Service(name, "started", unit_path(name), going_back=True), None
+    states = {path: _file_state(Path(path)) for path in manifest["files"]}
+    files = tuple(
+        File(path, *state, manifest["files"][path], path in manifest["secrets"], (), path in manifest["generated"])
+        for path, state in states.items()
+        if state
+    )
+    service = Service(
+        name,
+        "started",
+        unit_path(name),
+        files,
+        release=releases.Release(back.version, "", back.sha256, None),
+        user=manifest["user"],
+        data=tuple(manifest["data"]),
+        timer=timer_path(name) in manifest["files"],
+        outputs=tuple(manifest["outputs"]),
+        going_back=True,
+        restore=restore,
+    )
+    enabled = Systemd(run).show(service.watched).file.startswith("enabled")
+    return service if enabled else service._replace(state="stopped"), _health_of(manifest)
+
+
+def removed(described: Service) -> Service:
+    """Return a service that is to be absent as it was described when it came, whatever is said of it now."""
+    root = ROOT / described.name
+    journal, manifest = _read_json(root / "journal.json"), _read_json(root / "manifest.json")
+    if not (journal or manifest):
+        return described
+    files = {**journal.get("files", {}), **manifest.get("files", {})}
+    known = {**journal, **manifest}
+    drop_in, hold = drop_in_path(described.name), known.get("hold")
+    return described._replace(
+        unit_path=drop_in if drop_in in files else unit_path(described.name),
+        timer=timer_path(described.name) in files,
+        packages=None if hold is None else pkgs.Packages(tuple(known["packages"]), "", (), None, hold),
+    )
 
 
 def bring(host: ServiceHost, delivered: Path | None) -> tuple[Plan, Host]:
@@ -481,6 +602,22 @@ def _bring(host: ServiceHost, delivered: Path | None) -> tuple[Plan, Host]:
             host.check_files(plan)
         host.apply(plan, have, versions)
     return first, before
+
+
+def _found(known: t.Mapping[str, t.Any], now: Found | None) -> Found | None:
+    """How the unit was before us. Where we have not been yet, that is how it is now."""
+    before = known.get("before") if known else now and now._asdict()
+    return Found(**before) if before else None
+
+
+def _made(record: Path) -> list[str]:
+    """The directories that a service has made, by its manifest."""
+    return t.cast("list[str]", _read_json(record).get("directories", []))
+
+
+def _health_of(manifest: t.Mapping[str, t.Any]) -> healths.Health | None:
+    known = manifest.get("health")
+    return healths.Health(**{**known, "command": tuple(known["command"])}) if known else None
 
 
 # -- files --------------------------------------------------------------------------------------
@@ -525,9 +662,18 @@ def _copy(source: Path, target: Path) -> None:
     fresh.replace(target)
 
 
-def _remove_empty(paths: t.Sequence[str]) -> None:
-    """Remove directories, given parents first, but not what others put there."""
-    for path in reversed(paths):
+def _duplicate(source: Path, target: Path) -> None:
+    """Copy a file with its owner and mode, or a link as one."""
+    if not source.is_symlink():
+        _copy(source, target)
+        return
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    target.symlink_to(source.readlink())
+
+
+def _remove_empty(paths: t.Iterable[str]) -> None:
+    """Remove directories, but not what others put there."""
+    for path in sorted(paths, reverse=True):  # those within others first
         with contextlib.suppress(OSError):
             Path(path).rmdir()
 

@@ -14,6 +14,21 @@ from . import release as releases
 EFFECTS = ("none", "reload", "restart")
 
 
+def unit_path(name: str) -> str:
+    """Where a unit of our own is."""
+    return f"/etc/systemd/system/{name}.service"
+
+
+def drop_in_path(name: str) -> str:
+    """Where our part of a unit is that somebody else wrote."""
+    return f"/etc/systemd/system/{name}.service.d/gpufleet.conf"
+
+
+def timer_path(name: str) -> str:
+    """Where the timer of a job is."""
+    return f"/etc/systemd/system/{name}.timer"
+
+
 class File(t.NamedTuple):
     """A file as it is to be. ``effect`` is one of EFFECTS; ``validate`` is a command, split into words.
 
@@ -59,6 +74,9 @@ class Service(t.NamedTuple):
     packages: pkgs.Packages | None = None
     data: tuple[str, ...] = ()
     timer: bool = False  # the unit is a job, which NAME.timer starts
+    outputs: tuple[str, ...] = ()  # patterns of files elsewhere that the running service writes, and that go with it
+    going_back: bool = False  # to what ran before; the next time there is nothing to go back to
+    restore: bool = False  # with the data that was copied when that release was left
 
     @property
     def watched(self) -> str:
@@ -68,18 +86,25 @@ class Service(t.NamedTuple):
     @property
     def shared(self) -> bool:
         """Whether unit and packages are the distribution's, for everybody on the host."""
-        return self.unit_path.endswith(".d/gpufleet.conf") and self.packages is not None and not self.packages.hold
+        return self.unit_path == drop_in_path(self.name) and self.packages is not None and not self.packages.hold
 
     @property
     def unit_paths(self) -> tuple[str, ...]:
         """The files that systemd reads."""
-        return (self.unit_path, *([f"/etc/systemd/system/{self.watched}"] if self.timer else []))
+        return (self.unit_path, *([timer_path(self.name)] if self.timer else []))
 
     @property
     def tree(self) -> tuple[str, ...]:
         """Every directory that has to exist, parents first."""
         leaves = [PurePath(path) for path in self.directories] + [PurePath(file.path).parent for file in self.files]
         return tuple(dict.fromkeys(str(path) for leaf in leaves for path in [*reversed(leaf.parents), leaf]))
+
+
+class Found(t.NamedTuple):
+    """How a unit was that somebody else had brought before us."""
+
+    active: bool
+    enabled: bool
 
 
 class Host(t.NamedTuple):
@@ -115,7 +140,9 @@ class Host(t.NamedTuple):
     own_packages: frozenset[str] = frozenset()
     held: frozenset[str] = frozenset()
     rewritable: tuple[str, ...] = ()  # what is there of Service.data
-    found: bool = False  # the unit was there before us
+    found: Found | None = None  # the unit, if it was there before us
+    outputs: tuple[str, ...] = ()  # what is there of outputs that are not wanted any more
+    generated: frozenset[str] = frozenset()  # placed files that the host made up, and that stay with the data
 
     def previous_to(self, current: str | None) -> str | None:
         """Return the release that stays beside ``current``: what ran last, to go back to without a download."""
@@ -141,6 +168,7 @@ class Plan(t.NamedTuple):
     forget: bool = False  # remove everything that was ever placed
     purge: tuple[str, ...] = ()
     packages: pkgs.Changes = pkgs.Changes()
+    sweep: tuple[str, ...] = ()  # outputs to be removed
     save: tuple[str, ...] = ()  # paths to be copied before the new release starts
 
     @property
@@ -179,6 +207,7 @@ def make_plan(want: Service, have: Host) -> Plan:
         action=_action(want, have, effect, fresh=bool(packages.get)),
         prune=_outdated(current, have) if want.release and not install else (),
         packages=packages,
+        sweep=have.outputs,
         save=have.rewritable if switch else (),
     )
 
@@ -202,20 +231,21 @@ def _serves(installed: pkgs.Installed | None, version: str) -> bool:
 
 def _removal(want: Service, have: Host) -> Plan:
     """Take away what was placed. A unit of the same name that somebody else wrote stays as it is."""
-    keep = () if want.purge else tuple(file.path for file in want.files)
+    keep = set() if want.purge else {file.path for file in want.files} | have.generated
     purge = have.data if want.purge else ()
     if not have.managed:
         return Plan(forget=have.leftovers, purge=purge)
     # A program of the distribution that was there before us goes on as it was before us: others use it.
-    stays = want.shared and have.found
+    after = have.found if want.shared and have.found else Found(active=False, enabled=False)
     return Plan(
         remove=tuple(path for path in have.placed if path not in keep),
         remove_user=have.own_user if have.own_user in have.users else None,
         daemon_reload=True,
-        enable=False if have.enabled and not stays else None,
-        action=("restart" if stays else "stop") if have.active else None,
+        enable=None if have.enabled == after.enabled else after.enabled,
+        action="restart" if after.active else "stop" if have.active else None,
         forget=True,
         purge=purge,
+        sweep=have.outputs,
         packages=pkgs.Changes(drop=tuple(sorted(have.own_packages & have.packages.keys()))),
     )
 
@@ -263,7 +293,7 @@ def summary(plan: Plan, want: Service, have: Host) -> list[str]:
     lines += [f"add user {plan.add_user}"] if plan.add_user else []
     lines += [f"remove user {plan.remove_user}"] if plan.remove_user else []
     lines += [f"write {file.path}" for file in plan.write]
-    lines += [f"remove {path}" for path in plan.remove]
+    lines += [f"remove {path}" for path in [*plan.remove, *plan.sweep]]
     lines += [f"remove release {name}" for name in plan.prune]
     lines += ["remove all releases"] if plan.forget else []
     lines += [f"remove {path} with all data" for path in plan.purge]
@@ -274,6 +304,22 @@ def summary(plan: Plan, want: Service, have: Host) -> list[str]:
     if have.unfinished:
         lines.append("finish an earlier run that was cut")
     return lines
+
+
+def versions(want: Service, have: Host) -> dict[str, str]:
+    """Return the version that is there, and the one that is wanted. Of packages, the first one says it."""
+    names = want.packages.names if want.packages else sorted(have.own_packages)
+    packages = [have.packages[name].version for name in names if name in have.packages]
+    before = _version(have) or next(iter(packages), "")
+    if want.state == "absent":
+        wanted = ""
+    elif want.release:
+        wanted = want.release.version
+    elif want.packages and not all(_serves(have.packages.get(name), want.packages.version) for name in names):
+        wanted = want.packages.version or "newest"
+    else:
+        wanted = before
+    return {"from": before, "to": wanted}
 
 
 def _package_changes(plan: Plan, want: Service, have: Host) -> t.Iterator[tuple[str, str, str]]:

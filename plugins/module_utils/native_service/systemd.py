@@ -45,6 +45,10 @@ class Systemd:
         active, sub, file, result, restarts = (values.get(name, "") for name in names)
         return UnitState(active, sub, file, result, int(restarts or 0))
 
+    def part_of(self, unit: str) -> list[str]:
+        """Return the units with which ``unit`` is stopped (PartOf=)."""
+        return self._order("systemctl", "show", unit, "--property=PartOf", "--value").split()
+
     def daemon_reload(self) -> None:
         """Read unit files anew."""
         self._order("systemctl", "daemon-reload")
