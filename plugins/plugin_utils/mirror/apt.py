@@ -30,6 +30,9 @@ class AptError(Exception):
     """A repository cannot be used. The text says why."""
 
 
+Wanted = tuple[str, str]  # a package's name, and its version or ""
+
+
 class Package(t.NamedTuple):
     """One entry of the index."""
 
@@ -69,7 +72,7 @@ def _package(block: str) -> Package | None:
     return Package(fields["Package"], fields["Version"], path, fields["SHA256"].lower(), depends)
 
 
-def choose(wanted: Mapping[tuple[str, str], t.Any], packages: Iterable[Package]) -> dict[Package, list[tuple[str, str]]]:
+def choose(wanted: Mapping[tuple[str, str], t.Any], packages: Iterable[Package]) -> dict[Package, list[Wanted]]:
     """Return the packages that are wanted, by name and version, and those that they need of the same repository.
 
     Each comes with those of ``wanted`` that it is for. Raises AptError.
@@ -79,7 +82,7 @@ def choose(wanted: Mapping[tuple[str, str], t.Any], packages: Iterable[Package])
         by_name.setdefault(package.name, []).append(package)
     for versions in by_name.values():
         versions.sort(key=lambda package: cmp_to_key(compare)(package.version), reverse=True)
-    chosen: dict[Package, list[tuple[str, str]]] = {}
+    chosen: dict[Package, list[Wanted]] = {}
     for name, version in wanted:
         found = next((package for package in by_name.get(name, []) if matches(package.version, version)), None)
         if found is None:
@@ -91,9 +94,9 @@ def choose(wanted: Mapping[tuple[str, str], t.Any], packages: Iterable[Package])
 
 def _add(
     package: Package,
-    reason: tuple[str, str],
+    reason: Wanted,
     by_name: Mapping[str, list[Package]],
-    chosen: dict[Package, list[tuple[str, str]]],
+    chosen: dict[Package, list[Wanted]],
 ) -> None:
     reasons = chosen.setdefault(package, [])
     if reason in reasons:
@@ -112,7 +115,9 @@ def _best(relation: str, by_name: Mapping[str, list[Package]]) -> Package | None
     if not match:
         return None
     name, operator, version = match.groups()
-    return next((p for p in by_name.get(name, []) if not operator or _OPERATORS[operator](compare(p.version, version))), None)
+    return next(
+        (p for p in by_name.get(name, []) if not operator or _OPERATORS[operator](compare(p.version, version))), None
+    )
 
 
 _OPERATORS: dict[str, Callable[[int], bool]] = {
@@ -140,7 +145,7 @@ def _parts(version: str) -> tuple[t.Any, ...]:
 def _words(text: str) -> tuple[t.Any, ...]:
     """Return what is compared: what are not digits, letter by letter and ~ before the end, and numbers, by turns."""
     pairs = re.findall(r"(\D*)(\d*)", text)
-    return tuple((tuple(map(_weight, word)) + (0,), int(number or 0)) for word, number in pairs)
+    return tuple(((*map(_weight, word), 0), int(number or 0)) for word, number in pairs)
 
 
 def _weight(letter: str) -> int:

@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
+from ...module_utils.mirror import remove
 from ...module_utils.native_service import release as releases
 from . import apt, store
 from .needs import File, Needs, NeedsError, Repository, Users, path_of
@@ -42,9 +43,7 @@ def fill(needs: Needs, settings: Settings) -> Report:
     Files that were brought before stay, for the next run.
     """
     before = store.read_lock(settings.lock)
-    brought = store.Store(
-        settings.directory, before, settings.source, update=settings.update, check=settings.check
-    )
+    brought = store.Store(settings.directory, before, settings.source, update=settings.update, check=settings.check)
     filling = _Filling(brought)
     for path, file in needs.files.items():
         filling.file(path, file)
@@ -63,7 +62,7 @@ def _finish(needs: Needs, settings: Settings, brought: store.Store, before: stor
     kept = {} if settings.prune else unneeded
     after = before if settings.check and brought.fetched else store.Lock({**kept, **brought.entries}, _elsewhere(needs))
     if not settings.check:
-        store.remove(settings.directory, removed)
+        remove(settings.directory, removed)
         store.clear_downloads(settings.directory)
         if after != before or not settings.lock.exists():
             store.write_lock(settings.lock, after)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import yaml
 from ansible.errors import AnsibleError, AnsibleUndefinedVariable
 
 from ...module_utils.grafana_plugins import plugin_release
@@ -193,8 +194,6 @@ def roles_of_site() -> dict[str, list[str]]:
 
 
 def _yaml(path: Path) -> t.Any:
-    import yaml
-
     return yaml.safe_load(path.read_text())
 
 
@@ -210,7 +209,8 @@ def find_needs(
 ) -> Needs:
     """Return what the hosts of the inventory need.
 
-    ``asked`` has what the module dcgm_info said of hosts that were asked. Raises NeedsError with all that is in the way.
+    ``asked`` has what the module dcgm_info said of hosts that were asked. Raises NeedsError with all that is in the
+    way.
     """
     needs = Needs()
     problems: dict[str, list[str]] = {}
@@ -222,7 +222,7 @@ def find_needs(
     for host, roles_of_host in given.items():
         variables = hostvars.raw_get(host)
         for name in roles_of_host:
-            role = read.setdefault(name, read_role(name, loader)) if name not in read else read[name]
+            role = read[name] = read.get(name) or read_role(name, loader)
             try:
                 _Host(host, role, variables, asked.get(host) or {}, templates).collect(needs)
             except (AnsibleError, releases.ReleaseError, NeedsError, KeyError, TypeError) as error:

@@ -67,7 +67,7 @@ class Store:
         self._update = update
         self._check = check
         self.entries: dict[str, Entry] = {}
-        self.fetched: list[str] = []
+        self.fetched: dict[str, None] = {}
 
     def file(self, path: str) -> Path:
         """Return where a file of the mirror lies."""
@@ -102,7 +102,7 @@ class Store:
     def _fetch(self, path: str, url: str, expected: str | None, locked: Entry | None, before: str | None) -> str | None:
         """Download a file and put it in its place; return its SHA-256, in check mode None."""
         if self._check:
-            self.fetched.append(path)
+            self.fetched[path] = None
             return None
         new = self._directory / DOWNLOADS / path
         try:
@@ -123,13 +123,13 @@ class Store:
         except releases.ReleaseError as error:
             raise MirrorError(f"{error}") from None
         if actual != before:
-            self.fetched.append(path)
+            self.fetched[path] = None
         return actual
 
     def unneeded(self) -> dict[str, Entry]:
         """Return what the lock has, and nobody needs any more."""
         return {
-            path: Entry(**{**entry, "needed_by": {}})  # type: ignore[typeddict-item]
+            path: Entry(**{**entry, "needed_by": {}})
             for path, entry in self._lock.files.items()
             if path not in self.entries
         }
@@ -137,19 +137,9 @@ class Store:
 
 def _differs(path: str, locked: str, now: str) -> str:
     return (
-        f"{path} is not what the lock says, which has the SHA-256 {locked}; {now}. Upstream does not change what it has "
-        "published: find out who did. To take the new one, set mirror_update: true"
+        f"{path} is not what the lock says, which has the SHA-256 {locked}; {now}. Upstream does not change what it "
+        "has published: find out who did. To take the new one, set mirror_update: true"
     )
-
-
-def remove(directory: Path, paths: t.Iterable[str]) -> None:
-    """Remove files, and directories that are empty then."""
-    for path in paths:
-        (directory / path).unlink(missing_ok=True)
-        for parent in (directory / path).parents:
-            if parent == directory or not parent.is_dir() or any(parent.iterdir()):
-                break
-            parent.rmdir()
 
 
 def clear_downloads(directory: Path) -> None:
