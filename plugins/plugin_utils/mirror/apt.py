@@ -12,7 +12,7 @@ import gzip
 import lzma
 import re
 import typing as t
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cmp_to_key
 
 from ...module_utils.native_service.packages import matches
@@ -82,14 +82,23 @@ def choose(wanted: Mapping[tuple[str, str], t.Any], packages: Iterable[Package])
         by_name.setdefault(package.name, []).append(package)
     for versions in by_name.values():
         versions.sort(key=lambda package: cmp_to_key(compare)(package.version), reverse=True)
+    # As apt does that is told both: what another one needs comes in the version that is wanted, not in the newest.
+    preferred = {
+        name: sorted(versions, key=lambda package: not any(_is(package, one) for one in wanted if one[1]))
+        for name, versions in by_name.items()
+    }
     chosen: dict[Package, list[Wanted]] = {}
-    for name, version in wanted:
-        found = next((package for package in by_name.get(name, []) if matches(package.version, version)), None)
+    for one in wanted:
+        found = next((package for package in by_name.get(one[0], []) if _is(package, one)), None)
         if found is None:
-            has = ", ".join(package.version for package in by_name.get(name, [])) or "none"
-            raise AptError(f"it has no {name} {version}".rstrip() + f", but {has}")
-        _add(found, (name, version), by_name, chosen)
+            has = ", ".join(package.version for package in by_name.get(one[0], [])) or "none"
+            raise AptError(f"it has no {' '.join(one)}".rstrip() + f", but {has}")
+        _add(found, one, preferred, chosen)
     return chosen
+
+
+def _is(package: Package, wanted: Wanted) -> bool:
+    return package.name == wanted[0] and matches(package.version, wanted[1])
 
 
 def _add(
