@@ -72,7 +72,7 @@ def _package(block: str) -> Package | None:
     return Package(fields["Package"], fields["Version"], path, fields["SHA256"].lower(), depends)
 
 
-def choose(wanted: Mapping[tuple[str, str], t.Any], packages: Iterable[Package]) -> dict[Package, list[Wanted]]:
+def choose(wanted: Collection[Wanted], packages: Iterable[Package]) -> dict[Package, list[Wanted]]:
     """Return the packages that are wanted, by name and version, and those that they need of the same repository.
 
     Each comes with those of ``wanted`` that it is for. Raises AptError.
