@@ -17,6 +17,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ..module_utils.native_service import release as releases
+from ..plugin_utils.mirror import pin
 
 MODULE = "gpufleet.monitoring.native_service"
 
@@ -29,7 +30,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """Run the module; when it answers that it wants an archive, deliver that and run it again."""
         super().run(tmp, task_vars)
-        args = dict(self._task.args)
+        args = self._pinned(dict(self._task.args), task_vars or {})
         result = self._call(args, task_vars)
         architecture = result.pop("wants_archive", None)
         if architecture is None:
@@ -42,6 +43,14 @@ class ActionModule(ActionBase):
         self._fixup_perms2((shell.tmpdir, remote))
         args["release"] = {**args["release"], "sha256": sha256, "archive": remote}
         return self._call(args, task_vars)
+
+    def _pinned(self, args: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+        """With a lock file, hosts take what is in it."""
+        lock, mirror = (self._templar.template(task_vars.get(name) or "") for name in (pin.LOCK, pin.MIRROR))
+        try:
+            return pin.pinned(args, Path(lock), mirror or "https:/") if lock else args
+        except pin.MirrorError as error:
+            raise AnsibleActionFail(f"{error}. {args.get('name')} is as it was") from None
 
     def _call(self, args: dict[str, t.Any], task_vars: dict[str, t.Any] | None) -> dict[str, t.Any]:
         # Modules log their arguments on the host; whole configuration files do not belong into the journal.

@@ -91,8 +91,8 @@ def build(program: str, mirror: str, cache: Path | None = None) -> Zipapp:
     if program not in PROGRAMS:
         raise ZipappError(f"there is no program {program!r}, only {', '.join(PROGRAMS)}")
     cache = cache or _cache()
-    wheels, sources = _wheels(program), _sources(program)
-    key = _key(program, wheels, sources)
+    needed, sources = wheels(program), _sources(program)
+    key = _key(program, needed, sources)
     version = f"{_version(sources)}-{key[:8]}"
     target = place(program, version, cache)
     checksum = target.with_name(f"{target.name}.sha256")
@@ -101,7 +101,7 @@ def build(program: str, mirror: str, cache: Path | None = None) -> Zipapp:
             target.parent.mkdir(parents=True, exist_ok=True)
             with (cache / "lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # forks of one run, and runs beside each other
-                libraries = {wheel: _fetch(wheel, mirror, cache) for wheel in wheels}
+                libraries = {wheel: _fetch(wheel, mirror, cache) for wheel in needed}
                 _write(target, _pack(program, sources, libraries))
                 _write(checksum, f"{_sha256(target.read_bytes())}\n".encode())  # for who asks for it by its version
         return Zipapp(target, version, _sha256(target.read_bytes()))
@@ -118,7 +118,8 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpufleet" / "zipapps"
 
 
-def _wheels(program: str) -> list[Wheel]:
+def wheels(program: str) -> list[Wheel]:
+    """Return the libraries that a program is made with."""
     if not PROGRAMS[program].libraries:
         return []
     lines = (FILES / "wheels.txt").read_text().splitlines()

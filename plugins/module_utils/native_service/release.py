@@ -189,15 +189,20 @@ def _published_checksum(release: Release) -> str:
     """Look the archive up in the release's checksum file: ``<hex>  <file name>`` lines, or the sum of one archive."""
     url = t.cast(str, release.checksum_url)
     text: str = _retrying(url, lambda: _open(url).read()).decode("utf-8", "replace")
+    return checksum_in(text, release.filename, url)
+
+
+def checksum_in(text: str, filename: str, url: str) -> str:
+    """Return the checksum of a file in the text that ``url`` has. Raises ReleaseError."""
     if re.fullmatch(r"\s*[0-9a-fA-F]{64}\s*", text):
         return text.strip().lower()
     for line in text.splitlines():
         words = line.split()
-        if len(words) == 2 and words[1].lstrip("*") == release.filename:
+        if len(words) == 2 and words[1].lstrip("*") == filename:
             if not re.fullmatch(r"[0-9a-fA-F]{64}", words[0]):
-                raise ReleaseError(f"{url} does not give a SHA-256 for {release.filename}")
+                raise ReleaseError(f"{url} does not give a SHA-256 for {filename}")
             return words[0].lower()
-    raise ReleaseError(f"{url} has no checksum for {release.filename}: is the version right?")
+    raise ReleaseError(f"{url} has no checksum for {filename}: is the version right?")
 
 
 def download(url: str, target: Path) -> None:
