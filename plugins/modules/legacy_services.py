@@ -209,7 +209,10 @@ def _diff(plan: Plan) -> dict[str, str]:
     before += [f"{copy.target.path}: {'without' if copy.merge else 'not'} the old data" for copy in plan.copies]
     after += [f"{copy.target.path}: {copy.source.path} copied" for copy in plan.copies]
     header = {"before_header": "old systems", "after_header": "old systems"}
-    return {**header, **{name: "".join(f"{line}\n" for line in lines) for name, lines in (("before", before), ("after", after))}}
+    return {
+        **header,
+        **{name: "".join(f"{line}\n" for line in lines) for name, lines in (("before", before), ("after", after))},
+    }
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ Json = t.Mapping[str, t.Any]
 
 # DS01 puts a wrapper before it that is for its users.
 _PROGRAM = "/usr/bin/docker"
-# Seconds: Prometheus writes out what it holds in memory.
+_SOCKET = Path("/run/docker.sock")
+# Seconds for what has data: Prometheus writes out what it holds in memory.
 _STOP = 300
 
 
@@ -30,19 +31,19 @@ class Docker:
 
     def containers(self) -> list[Json]:
         """Return what Docker says of every container, running or not. Raises MigrationError."""
-        if not self._program:
+        if not self._program and not _SOCKET.exists():
             return []
         ids = self._order("ps", "--all", "--quiet", "--no-trunc").split()
         # One that goes meanwhile makes it fail, and is left out.
-        return t.cast("list[Json]", json.loads(self._run([self._program, "inspect", *ids])[1])) if ids else []
+        return t.cast("list[Json]", json.loads(self._run([str(self._program), "inspect", *ids])[1])) if ids else []
 
     def restart(self, container: str, policy: str, retries: int = 0) -> None:
         """Set the restart policy of a container."""
         self._order("update", f"--restart={policy}{f':{retries}' if retries else ''}", container)
 
-    def stop(self, container: str) -> None:
-        """Stop a container; it has time to end by itself."""
-        self._order("stop", "--time", str(_STOP), container)
+    def stop(self, container: str, patiently: bool) -> None:
+        """Stop a container; it has as long as its owner said to end by itself, or ``patiently`` far longer."""
+        self._order("stop", *(("--time", str(_STOP)) if patiently else ()), container)
 
     def start(self, container: str) -> None:
         """Start a container."""
@@ -50,7 +51,7 @@ class Docker:
 
     def _order(self, *words: str) -> str:
         if not self._program:
-            raise MigrationError("there is no docker command on this host any more")
+            raise MigrationError("Docker is here, and no docker command to ask it by: install that (docker-cli)")
         code, out, err = self._run([self._program, *words])
         if code != 0:
             raise MigrationError(f"docker {' '.join(words)} failed: {(err or out).strip()}")
@@ -85,7 +86,14 @@ def _container(one: Json, known: k.KnownContainer | None) -> Container:
         restart=policy.get("Name") or "no",
         retries=int(policy.get("MaximumRetryCount") or 0),
         ports=tuple(
-            sorted({int(entry["HostPort"]) for port, at in published.items() if port.endswith("/tcp") for entry in at or ()})
+            sorted(
+                {
+                    int(entry["HostPort"])
+                    for port, at in published.items()
+                    if port.endswith("/tcp")
+                    for entry in at or ()
+                }
+            )
         ),
     )
 

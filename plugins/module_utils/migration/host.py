@@ -88,7 +88,7 @@ class OldSystems:
         for container in plan.containers:
             self._docker.restart(container.name, "no")
             if container.running:
-                self._docker.stop(container.name)
+                self._docker.stop(container.name, bool(container.known and container.known.data))
         for path in plan.aside:
             self._move(Path(path), Path(self._record.aside[path]))
         if plan.aside:
@@ -106,9 +106,7 @@ class OldSystems:
         while True:
             found = self.observe(services, {})
             held = [
-                holder
-                for holder in found.holders
-                if not our_role(holder, found) and holder.unit != "nginx.service"
+                holder for holder in found.holders if not our_role(holder, found) and holder.unit != "nginx.service"
             ]
             if not held:
                 return
@@ -127,16 +125,17 @@ class OldSystems:
         """Let those read their configuration again who read one of these files."""
         if any(path.startswith("/etc/systemd/") for path in paths):
             self._systemd.daemon_reload()
-        if any(path.startswith("/etc/nginx/") for path in paths) and self._systemd.show("nginx.service").active == "active":
+        if (
+            any(path.startswith("/etc/nginx/") for path in paths)
+            and self._systemd.show("nginx.service").active == "active"
+        ):
             self._systemd.order("reload", "nginx.service")
 
     # -- undo ---------------------------------------------------------------------------------
 
     def undo_rows(self) -> list[Row]:
         """Return what the record has, as a report."""
-        rows = [
-            Row("file", path, "", f"at {place}", "put back") for path, place in sorted(self._record.aside.items())
-        ]
+        rows = [Row("file", path, "", f"at {place}", "put back") for path, place in sorted(self._record.aside.items())]
         for name, before in sorted(self._record.containers.items()):
             running = "running" if before["running"] else "stopped"
             rows.append(Row("container", name, "", "", f"{running} again, restart {before['restart']}"))
@@ -176,7 +175,7 @@ class OldSystems:
                 gone.append(f"{path} is gone, and so it is not put back")
         self._read_again(self._record.aside)
         there = {container.name for container in read(self._docker.containers())} if self._record.containers else set()
-        for name, before in self._record.containers.items():
+        for name, before in reversed(self._record.containers.items()):  # what others need was stopped last
             if name not in there:
                 gone.append(f"the container {name} is gone: its compose file makes it again")
                 continue

@@ -53,7 +53,7 @@ class Record:
         said = {"units": self.units, "containers": self.containers, "aside": self.aside, "data": self.data}
         new = self.file.with_suffix(".new")
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:  # noqa: PTH123 (the mode)
-            json.dump(said, file, indent=2, sort_keys=True)
+            json.dump(said, file, indent=2)
             file.flush()
             os.fsync(file.fileno())
         new.replace(self.file)
