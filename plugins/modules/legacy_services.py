@@ -53,8 +53,8 @@ options:
     default: true
   old_data:
     description:
-      - Directories of this host with old data, by service, where these are not what containers here say of theirs. Such as
-        a copy from another machine.
+      - Directories of this host with old data, by service, where these are not what containers here say of theirs.
+        Such as a copy from another machine.
     type: dict
     default: {}
 notes:

@@ -124,7 +124,7 @@ def _blocks(staging: Path) -> list[Path]:
     return [entry for entry in (staging / "snapshots" / name).iterdir() if _BLOCK.fullmatch(entry.name)]
 
 
-def _open(request: t.Union[str, urllib.request.Request], timeout: float) -> bytes:
+def _open(request: str | urllib.request.Request, timeout: float) -> bytes:
     # A proxy that the environment names is not for this host's own ports.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=timeout) as answer:

