@@ -120,9 +120,10 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.migration.host import OldSystems, SystemdError
+from ..module_utils.migration.host import OldSystems
 from ..module_utils.migration.plan import MigrationError, Plan, Row, make_plan, table
 from ..module_utils.migration.record import Record
+from ..module_utils.native_service.systemd import SystemdError
 
 ARGUMENTS = {
     "state": {"type": "str", "choices": ["stopped", "restored", "recorded"], "default": "stopped"},

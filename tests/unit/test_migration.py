@@ -169,6 +169,7 @@ def test_those_that_make_way_are_no_strangers_nor_are_our_own():
             Holder(3000, 0, "docker-proxy", "docker.service", "grafana"),
             Holder(9093, 2, "alertmanager", "alertmanager.service"),
             Holder(443, 3, "nginx", "nginx.service"),
+            Holder(80, 3, "nginx", "nginx.service"),
         ),
         ours=frozenset({"alertmanager"}),
     )

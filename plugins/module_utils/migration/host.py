@@ -13,11 +13,25 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ..native_service import health
-from ..native_service.systemd import Systemd, SystemdError
+from ..native_service.systemd import Systemd
 from . import data
 from . import known as k
 from .docker import Docker, Json, Run, data_path, read
-from .plan import Container, Found, Holder, MigrationError, Plan, Row, Source, Target, Unit, our_role, ports, who
+from .plan import (
+    TAKEN_OVER,
+    Container,
+    Found,
+    Holder,
+    MigrationError,
+    Plan,
+    Row,
+    Source,
+    Target,
+    Unit,
+    our_role,
+    ports,
+    who,
+)
 from .record import Record
 
 Services = t.Mapping[str, t.Sequence[int]]
@@ -105,9 +119,7 @@ class OldSystems:
         ends = time.monotonic() + _PATIENCE
         while True:
             found = self.observe(services, {})
-            held = [
-                holder for holder in found.holders if not our_role(holder, found) and holder.unit != "nginx.service"
-            ]
+            held = [holder for holder in found.holders if not our_role(holder, found) and holder.unit not in TAKEN_OVER]
             if not held:
                 return
             if time.monotonic() > ends:
@@ -157,7 +169,7 @@ class OldSystems:
         ]
         for holder in found.holders:
             old = [one.name for one in found.containers if holder.container in (one.name, one.id)]
-            known = holder.unit in self._record.units or holder.unit == "nginx.service"
+            known = holder.unit in self._record.units or holder.unit in TAKEN_OVER
             if not known and not any(name in self._record.containers for name in old):
                 faults.append(f"port {holder.port} is held by {who(holder)}, process {holder.pid}: stop it first")
         return list(dict.fromkeys(faults))
@@ -242,6 +254,3 @@ def _container_of(pid: int, proc: Path = Path("/proc")) -> str:
     except OSError:
         return ""
     return found[-1] if found else ""
-
-
-__all__ = ["OldSystems", "SystemdError"]

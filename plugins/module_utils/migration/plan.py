@@ -123,8 +123,9 @@ class Plan(t.NamedTuple):
         return bool(self.units or self.containers or self.aside or self.copies)
 
 
-DISTRIBUTION, OURS = "nginx of the distribution", "this collection"
-_PORT = {OURS: "stays", DISTRIBUTION: "the role nginx takes it over"}
+OURS = "this collection"
+# Units of packages which a role takes over as they are: they may go on.
+TAKEN_OVER = {"nginx.service": "nginx", "nvidia-dcgm-exporter.service": "dcgm"}
 # The units of our roles that are not named as the role is, or that a role takes over as the distribution has them.
 _OUR_UNITS = {"dcgm": ("nvidia-dcgm-exporter",), "nginx": ("nginx",)}
 
@@ -183,28 +184,20 @@ def _aside(found: Found, services: t.Mapping[str, t.Any]) -> t.Iterator[str]:
         yield from (path for path in unit.drop_ins if path.startswith("/etc/systemd/system/"))
 
 
-def strangers(holders: t.Sequence[Holder], whose: t.Callable[[Holder], str], advice: str) -> list[str]:
-    """Return a line for each port that is held by somebody for whom ``whose`` has no name."""
-    lines = (
-        f"port {holder.port} is held by {who(holder)}, process {holder.pid} ({holder.command}): {advice}"
-        for holder in holders
-        if not whose(holder)
-    )
-    return list(dict.fromkeys(lines))
-
-
 def who(holder: Holder) -> str:
     """The holder of a port, in a word."""
     return f"the container {holder.container}" if holder.container else holder.unit
 
 
 def _strangers(found: Found, services: t.Mapping[str, t.Sequence[int]]) -> list[str]:
+    """Return a line for each port that is held by somebody who does not make way."""
     roles = ports(services)
-    lines = []
-    for holder in found.holders:
-        role = roles[holder.port]
-        advice = f"it belongs to neither old system. Stop it, or give the role {role} another port ({variable(role)})"
-        lines += strangers([holder], lambda holder: whose(holder, found, services), advice)
+    lines = (
+        f"port {holder.port} is held by {who(holder)}, process {holder.pid} ({holder.command}): it belongs to neither"
+        f" old system. Stop it, or give the role {roles[holder.port]} another port ({variable(roles[holder.port])})"
+        for holder in found.holders
+        if not whose(holder, found, services)
+    )
     return list(dict.fromkeys(lines))
 
 
@@ -227,8 +220,8 @@ def whose(holder: Holder, found: Found, services: t.Mapping[str, t.Any]) -> str:
     for unit in found.units:
         if holder.unit == unit.known.name and unit.known.role in services:
             return unit.known.system
-    if holder.unit == "nginx.service" and "nginx" in services:
-        return DISTRIBUTION
+    if TAKEN_OVER.get(holder.unit) in services:
+        return f"package of {holder.unit.rpartition('.')[0]}"
     return OURS if our_role(holder, found) else ""
 
 
@@ -284,8 +277,16 @@ def _rows(found: Found, services: t.Mapping[str, t.Sequence[int]], copied: t.Col
             yield Row("data", source.path, source.owner, size(source.size), what)
     for holder in dict.fromkeys(entry._replace(pid=0, command="") for entry in found.holders):
         system = whose(holder, found, services)
-        what = _PORT.get(system, "freed") if system else "in the way"
+        what = _what_of_port(holder, system)
         yield Row("port", str(holder.port), system or "nobody known", who(holder), what)
+
+
+def _what_of_port(holder: Holder, system: str) -> str:
+    if not system:
+        return "in the way"
+    if holder.unit in TAKEN_OVER and not holder.container:
+        return f"the role {TAKEN_OVER[holder.unit]} takes it over"
+    return "stays" if system == OURS else "freed"
 
 
 def _fate(known: k.KnownUnit | k.KnownContainer, runs: bool, services: t.Mapping[str, t.Any]) -> str:
