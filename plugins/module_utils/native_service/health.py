@@ -153,6 +153,12 @@ def listeners(host: str, port: int, proc: Path = Path("/proc")) -> list[Listener
     return list(_holders({f"socket:[{inode}]" for inode in inodes}, proc)) if inodes else []
 
 
+def holders(port: int, proc: Path = Path("/proc")) -> list[Listener]:
+    """Return who listens on a TCP port, at whatever address of this host."""
+    inodes = {inode for _, inode in _listening(port, proc)}
+    return list(_holders({f"socket:[{inode}]" for inode in inodes}, proc)) if inodes else []
+
+
 def _holders(sockets: set[str], proc: Path) -> t.Iterator[Listener]:
     for process in proc.glob("[0-9]*"):
         try:

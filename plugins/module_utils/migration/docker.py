@@ -1,0 +1,109 @@
+# Copyright: the gpufleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The few questions and orders that we have for Docker, by its own command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import typing as t
+from pathlib import Path
+
+from . import known as k
+from .plan import Container, MigrationError
+
+Run = t.Callable[["list[str]"], "tuple[int, str, str]"]
+Json = t.Mapping[str, t.Any]
+
+# DS01 puts a wrapper before it that is for its users.
+_PROGRAM = "/usr/bin/docker"
+_SOCKET = Path("/run/docker.sock")
+# Seconds for what has data: Prometheus writes out what it holds in memory.
+_STOP = 300
+
+
+class Docker:
+    """Docker of this host. ``run`` takes words and returns exit status, stdout and stderr."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._program = _PROGRAM if Path(_PROGRAM).exists() else shutil.which("docker")
+
+    def containers(self) -> list[Json]:
+        """Return what Docker says of every container, running or not. Raises MigrationError."""
+        if not self._program and not _SOCKET.exists():
+            return []
+        ids = self._order("ps", "--all", "--quiet", "--no-trunc").split()
+        # One that goes meanwhile makes it fail, and is left out.
+        return t.cast("list[Json]", json.loads(self._run([str(self._program), "inspect", *ids])[1])) if ids else []
+
+    def restart(self, container: str, policy: str, retries: int = 0) -> None:
+        """Set the restart policy of a container."""
+        self._order("update", f"--restart={policy}{f':{retries}' if retries else ''}", container)
+
+    def stop(self, container: str, patiently: bool) -> None:
+        """Stop a container; it has as long as its owner said to end by itself, or ``patiently`` far longer."""
+        self._order("stop", *(("--time", str(_STOP)) if patiently else ()), container)
+
+    def start(self, container: str) -> None:
+        """Start a container."""
+        self._order("start", container)
+
+    def _order(self, *words: str) -> str:
+        if not self._program:
+            raise MigrationError("Docker is here, and no docker command to ask it by: install that (docker-cli)")
+        code, out, err = self._run([self._program, *words])
+        if code != 0:
+            raise MigrationError(f"docker {' '.join(words)} failed: {(err or out).strip()}")
+        return out
+
+
+def read(said: t.Sequence[Json]) -> list[Container]:
+    """Return containers as the plan wants them."""
+    names = [(_name(one), str(one["Config"]["Image"]), one["Config"].get("Labels") or {}) for one in said]
+    projects = {
+        labels[k.PROJECT_LABEL]
+        for name, image, labels in names
+        if k.PROJECT_LABEL in labels and k.container(name, image, labels, ())
+    }
+    return [
+        _container(one, k.container(name, image, labels, projects)) for one, (name, image, labels) in zip(said, names)
+    ]
+
+
+def _name(one: Json) -> str:
+    return str(one["Name"]).lstrip("/")
+
+
+def _container(one: Json, known: k.KnownContainer | None) -> Container:
+    policy = one["HostConfig"].get("RestartPolicy") or {}
+    published = (one.get("NetworkSettings") or {}).get("Ports") or {}
+    return Container(
+        name=_name(one),
+        id=str(one["Id"]),
+        known=known,
+        running=bool(one["State"]["Running"] or one["State"].get("Restarting")),
+        restart=policy.get("Name") or "no",
+        retries=int(policy.get("MaximumRetryCount") or 0),
+        ports=tuple(
+            sorted(
+                {
+                    int(entry["HostPort"])
+                    for port, at in published.items()
+                    if port.endswith("/tcp")
+                    for entry in at or ()
+                }
+            )
+        ),
+    )
+
+
+def data_path(one: Json, argument: str, usual: str) -> str:
+    """Return the directory of the host that holds a container's data; "" where they are in the container itself."""
+    words = [str(word) for word in [*(one.get("Args") or []), *(one["Config"].get("Cmd") or [])]]
+    inside = next((word.partition("=")[2] for word in words if word.startswith(f"{argument}=")), usual).rstrip("/")
+    for mount in one.get("Mounts") or []:
+        destination = str(mount["Destination"]).rstrip("/")
+        if inside == destination or inside.startswith(f"{destination}/"):
+            return str(mount["Source"]) + inside[len(destination) :]
+    return ""
