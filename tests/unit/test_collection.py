@@ -61,6 +61,8 @@ def test_ansible_doc_explains_every_role_and_plugin(archive):
         assert set(explained[kind]) == names
         for name, parts in explained[kind].items():
             assert parts["doc"]["short_description"] and parts["examples"] and parts["return"], name
+    callbacks = {f"gpufleet.monitoring.{path.stem}" for path in (ROOT / "plugins/callback").glob("*.py")}
+    assert set(explained["callback"]) == callbacks
     roles = {f"gpufleet.monitoring.{path.parents[1].name}" for path in (ROOT / "roles").glob("*/tasks/main.yml")}
     assert set(explained["role"]) == roles
     for name, parts in explained["role"].items():
