@@ -83,6 +83,7 @@ class Controller:
             "dcgm_version": "4.7.1",
             "dcgm_exporter_version": "4.9.0",
             "dcgm_sysfs": "/etc/simulated-gpu/sys",
+            "gpu_exporter_config": {"paths": {"sysfs": "/etc/simulated-gpu/sys"}},
         }
         groups = {
             "gpu_workers": {"hosts": {self.worker: worker}},
