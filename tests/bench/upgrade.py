@@ -147,7 +147,17 @@ def main() -> None:
         old, new = (found["versions"]["node_exporter"][which] for which in ("previous", "current"))
         fleet.run("upgrade", old, upgrade_batches=["100%"])
         batches = {"upgrade_batches": [1, 5]}
-        table("", "time, s", "changed", "rolled back", "not begun", "silent", "at once", "median, s", "longest, s")
+        table(
+            "",
+            "time, s",
+            "changed",
+            "rolled back",
+            "not begun",
+            "hosts silent",
+            "at once, at most",
+            "median silence, s",
+            "longest, s",
+        )
         row("a bad release; a canary, then batches of 5", *fleet.run("upgrade", BAD, fails=True, **batches))
         row("the good one, the same way", *fleet.run("upgrade", new, **batches))
         row("back, all at once, without downloads", *fleet.run("rollback", new))
