@@ -349,6 +349,12 @@ def test_a_host_takes_what_the_lock_has_and_asks_for_no_other_sum(run, tmp_path,
     assert release["checksum_url"] is None
 
 
+def test_without_a_mirror_upstream_is_held_to_the_lock(run, tmp_path):
+    run()
+    args = {"release": {**RELEASE, "url": f"https://{ARCHIVE}"}}
+    assert pinned(tmp_path, args, "https:/")["release"]["sha256"]["amd64"] == sha256(b"one")
+
+
 def test_by_architecture(run, tmp_path, upstream):
     path = "example.org/v1/tool-arm64.tgz"
     upstream.put(path, b"arm")

@@ -153,6 +153,48 @@ def test_the_firewall_is_a_package_of_the_distribution(needs):
     assert needs({}, firewall_enabled=True).packages["ufw"].by_role() == {"firewall": ["master1"]}
 
 
+# -- hosts that are alike are evaluated once ----------------------------------------------------------
+
+
+def test_a_variable_of_a_hosts_own_counts_wherever_it_is_used(needs):
+    """Directly, through another variable, through the host's name, and through ones that are not named."""
+    indirect = {"node_exporter_version": "{{ own.version }}", "own": {"version": "2.0.0"}}
+    by_name = {"node_exporter_version": "{{ {'gpu4': '4.0.0', 'gpu5': '5.0.0'}[inventory_hostname] }}"}
+    unnamed = {"node_exporter_version": "{{ lookup('vars', 'hid' ~ 'den') }}"}
+    found = needs(
+        {
+            **{
+                "gpu1": {"node_exporter_version": "1.0.0"},
+                "gpu2": indirect,
+                "gpu3": {**indirect, "own": {"version": "3"}},
+            },
+            **{"gpu4": by_name, "gpu5": by_name},
+            **{"gpu6": {**unnamed, "hidden": "6.0.0"}, "gpu7": {**unnamed, "hidden": "7.0.0"}},
+            **{"gpu8": {"node_exporter_version": "1.0.0", "rack": "r1"}},
+        },
+        node_exporter_version="0.0.0",
+        dcgm_enabled=False,
+    )
+    versions = {
+        file.version: file.users.by_role()["node_exporter"]
+        for path, file in found.files.items()
+        if "/node_exporter-" in path
+    }
+    assert versions == {
+        **{"0.0.0": ["master1"], "1.0.0": ["gpu1", "gpu8"], "2.0.0": ["gpu2"], "3": ["gpu3"]},
+        **{"4.0.0": ["gpu4"], "5.0.0": ["gpu5"], "6.0.0": ["gpu6"], "7.0.0": ["gpu7"]},
+    }
+
+
+@pytest.mark.parametrize("role", ["node_exporter", "gpu_exporter", "dcgm"])
+def test_hosts_that_differ_in_address_and_labels_are_alike(role):
+    """Else a fleet of hundreds would take minutes."""
+    read = mirror.read_role(role, DataLoader())
+    known = {**read.defaults, **read.variables}
+    one, other = ({**known, "ansible_host": name, "inventory_hostname": name} for name in ("a", "b"))
+    assert mirror._depends_on(read, one) == mirror._depends_on(read, other) is not None
+
+
 # -- nothing is downloaded that the mirror does not know --------------------------------------------
 
 

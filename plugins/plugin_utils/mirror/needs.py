@@ -42,12 +42,14 @@ HARMLESS = frozenset(
     {f"{COLLECTION}{name}" for name in ("dcgm_info", "nginx_info")}
     | {f"ansible.builtin.{name}" for name in ("assert", "copy", "debug", "fetch", "file", "set_fact", "stat")}
 )
+ARGUMENTS = ("state", "release", "packages", "plugins")  # of these, all that tells what comes from elsewhere
 INFO = f"{COLLECTION}dcgm_info"
 
 # The versions of CUDA that NVIDIA has packages of DCGM for, where the host was not asked for its driver.
 CUDA = (11, 12, 13)
 NVIDIA_ARCHITECTURES = {"amd64": "x86_64", "arm64": "sbsa"}
 UNKNOWN = "{distribution}"
+ANY_CUDA = "{cuda}"
 
 # The library that a program of ours is made with comes to the controller; the program itself is not built here.
 _ZIPAPP = re.compile(r"lookup\('gpufleet\.monitoring\.zipapp', '(\w+)'")
@@ -174,7 +176,8 @@ def _tasks(tasks: Sequence[Mapping[str, t.Any]], when: tuple[t.Any, ...]) -> Ite
             continue
         # A module is the one key with a dot: names are written out in full here.
         module = next(key for key in task if "." in key)
-        yield Task(module, task[module] or {}, conditions, task.get("register", ""))
+        arguments = {key: value for key, value in (task[module] or {}).items() if key in ARGUMENTS}
+        yield Task(module, arguments, conditions, task.get("register", ""))
 
 
 def _listed(value: t.Any) -> list[t.Any]:
@@ -219,12 +222,14 @@ def find_needs(
     for group, roles in roles_of_site().items():
         for host in groups.get(group, ()):
             given.setdefault(str(host), {}).update(dict.fromkeys(roles))
+    evaluated: dict[str, list[_Evaluation]] = {}
     for host, roles_of_host in given.items():
         variables = hostvars.raw_get(host)
         for name in roles_of_host:
             role = read[name] = read.get(name) or read_role(name, loader)
             try:
-                _Host(host, role, variables, asked.get(host) or {}, templates).collect(needs)
+                for item in _evaluate(host, role, variables, asked.get(host) or {}, templates, evaluated):
+                    item.note(needs, name, host)
             except (AnsibleError, releases.ReleaseError, NeedsError, KeyError, TypeError) as error:
                 problems.setdefault(f"{name}: {error}", []).append(host)
     if problems:
@@ -236,34 +241,91 @@ def _some(hosts: Sequence[str]) -> str:
     return ", ".join(hosts[:3]) + (f" and {len(hosts) - 3} more" if len(hosts) > 3 else "")
 
 
+def _depends_on(role: Role, variables: Mapping[str, t.Any]) -> dict[str, t.Any] | None:
+    """Return all variables that can matter for what a role needs, or None where that cannot be told.
+
+    These are the names in the tasks' texts, in the texts that these names stand for, and so on.
+    """
+    found: dict[str, t.Any] = {}
+    texts: list[t.Any] = ["gpufleet_architecture gpufleet_distribution"]
+    texts += [(task.arguments, task.when) for task in role.tasks if task.module in _READERS]
+    while texts:
+        text = texts.pop()
+        if isinstance(text, Mapping):
+            texts += text.values()
+        elif isinstance(text, (list, tuple)):
+            texts += text
+        elif isinstance(text, str):
+            names = set(re.findall(r"[A-Za-z_]\w*", text))
+            if names & _ANYTHING:
+                return None
+            new = {name: variables.get(name) for name in names - found.keys()}
+            found.update(new)
+            texts += new.values()
+    return found
+
+
+# Words by which a template reaches variables that it does not name.
+_ANYTHING = frozenset({"vars", "varnames", "hostvars", "template"})
+
+
+class _Item(t.Protocol):
+    """One thing that a host needs."""
+
+    def note(self, needs: Needs, role: str, host: str) -> None:
+        """Add it."""
+
+
+class _Evaluation(t.NamedTuple):
+    """What a role needs, and what that depended on: hosts of a fleet are alike, and Jinja takes its time."""
+
+    variables: Mapping[str, t.Any]
+    asked: Mapping[str, t.Any]
+    items: list[_Item]
+
+
+def _evaluate(
+    host: str,
+    role: Role,
+    variables: Mapping[str, t.Any],
+    asked: Mapping[str, t.Any],
+    templates: Templates,
+    evaluated: dict[str, list[_Evaluation]],
+) -> list[_Item]:
+    """Return what a role needs on a host, as it was found for another one if that is alike."""
+    known = {**role.defaults, **variables, **role.variables, "inventory_hostname": host, MIRROR: PREFIX}
+    matters = _depends_on(role, known)
+    for other in evaluated.setdefault(role.name, []):
+        if matters == other.variables and asked == other.asked:
+            return other.items
+    items = list(_Host(role, known, asked, templates).items())
+    if matters is not None:
+        evaluated[role.name].append(_Evaluation(matters, asked, items))
+    return items
+
+
 class _Host:
     """Evaluates one role for one host."""
 
     def __init__(
-        self,
-        host: str,
-        role: Role,
-        variables: Mapping[str, t.Any],
-        asked: Mapping[str, t.Any],
-        templates: Templates,
+        self, role: Role, variables: dict[str, t.Any], asked: Mapping[str, t.Any], templates: Templates
     ) -> None:
-        self.host = host
-        self.role = role
-        known = {**role.defaults, **variables, **role.variables, "inventory_hostname": host, MIRROR: PREFIX}
-        self._variables = known
-        self._templates = templates.copy_with_new_env(available_variables=known)
-        self.architecture = self._architecture(asked)
+        self._tasks = role.tasks
+        self._variables = variables
         self._asked = asked
+        self._templates = templates.copy_with_new_env(available_variables=variables)
+        self.architecture = self._architecture()
+        info = self._info()
+        for task in role.tasks:
+            if task.module == INFO:
+                variables[task.register] = info
 
-    def collect(self, needs: Needs) -> None:
-        """Add what the role needs on this host."""
-        for info in self._infos():
-            known = {**self._variables, **{task.register: info for task in self.role.tasks if task.module == INFO}}
-            self._templates = self._templates.copy_with_new_env(available_variables=known)
-            for task in self.role.tasks:
-                reader = _READERS.get(task.module)
-                if reader and all(self._holds(condition) for condition in task.when):
-                    reader(self, task.arguments, needs)
+    def items(self) -> Iterator[_Item]:
+        """Yield what the role needs."""
+        for task in self._tasks:
+            reader = _READERS.get(task.module)
+            if reader and all(self._holds(condition) for condition in task.when):
+                yield from reader(self, task.arguments)
 
     def value(self, value: t.Any) -> t.Any:
         """Evaluate."""
@@ -276,38 +338,22 @@ class _Host:
         except AnsibleUndefinedVariable:
             return True
 
-    def _infos(self) -> list[Mapping[str, t.Any]]:
-        """Return what dcgm_info says of the host, or may say, for all drivers that it may have or get."""
+    def _info(self) -> Mapping[str, t.Any]:
+        """Return what dcgm_info says of the host, or, where it was not asked, may say."""
         if self._asked.get("distribution"):
-            return [self._asked]
+            return self._asked
         distribution = self.value(self._variables.get("gpufleet_distribution") or UNKNOWN)
         architecture = NVIDIA_ARCHITECTURES[self.architecture]
-        base = {"supported": True, "installed": False, "distribution": distribution, "architecture": architecture}
-        return [{**base, "cuda": cuda} for cuda in CUDA]
+        found = {"supported": True, "installed": False, "distribution": distribution, "architecture": architecture}
+        return {**found, "cuda": ANY_CUDA}
 
-    def _architecture(self, asked: Mapping[str, t.Any]) -> str:
+    def _architecture(self) -> str:
         said = self.value(self._variables.get("gpufleet_architecture") or "")
         names = {name: ours for ours, name in NVIDIA_ARCHITECTURES.items()}
         try:
-            return releases.architecture(str(said or names.get(asked.get("architecture", ""), "amd64")))
+            return releases.architecture(str(said or names.get(self._asked.get("architecture", ""), "amd64")))
         except releases.ReleaseError as error:
             raise NeedsError(f"gpufleet_architecture: {error}; it is amd64 or arm64") from None
-
-    def add_file(self, needs: Needs, release: releases.Release) -> None:
-        """Note a file that is verified by itself or by a list of checksums."""
-        if not release.url.startswith(f"{PREFIX}/"):
-            needs.elsewhere.setdefault(release.url, Users()).add(self.role.name, self.host)
-            return
-        url, checksums = _location(release.url), release.checksum_url
-        known = needs.files.setdefault(
-            path_of(url), File(url, release.version, release.sha256, checksums and _location(checksums))
-        )
-        if (known.url, known.sha256) != (url, release.sha256) and not (known.sha256 and known.sha256 == release.sha256):
-            raise NeedsError(
-                f"{url} and {known.url} are different files under the same path of a mirror: give one of them a URL of"
-                " its own"
-            )
-        known.users.add(self.role.name, self.host)
 
 
 def _location(url: str) -> str:
@@ -325,7 +371,75 @@ def path_of(url: str) -> str:
     return path
 
 
-def _of_service(host: _Host, arguments: Mapping[str, t.Any], needs: Needs) -> None:
+# -- what there is to need ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Download:
+    """A file that is verified by itself or by a list of checksums."""
+
+    release: releases.Release
+
+    def note(self, needs: Needs, role: str, host: str) -> None:
+        """Add it."""
+        release = self.release
+        if not release.url.startswith(f"{PREFIX}/"):
+            needs.elsewhere.setdefault(release.url, Users()).add(role, host)
+            return
+        url, checksums = _location(release.url), release.checksum_url
+        known = needs.files.setdefault(
+            path_of(url), File(url, release.version, release.sha256, checksums and _location(checksums))
+        )
+        if (known.url, known.sha256) != (url, release.sha256) and not (known.sha256 and known.sha256 == release.sha256):
+            raise NeedsError(
+                f"{url} and {known.url} are different files under the same path of a mirror: give one of them a URL of"
+                " its own"
+            )
+        known.users.add(role, host)
+
+
+@dataclass(frozen=True)
+class _Package:
+    """A package of the distribution."""
+
+    name: str
+
+    def note(self, needs: Needs, role: str, host: str) -> None:
+        """Add it."""
+        needs.packages.setdefault(self.name, Users()).add(role, host)
+
+
+@dataclass(frozen=True)
+class _VendorPackages:
+    """Packages of a vendor's repository."""
+
+    packages: Mapping[str, t.Any]  # as native_service takes them
+
+    def note(self, needs: Needs, role: str, host: str) -> None:
+        """Add them."""
+        repository = self.packages["repository"]
+        url, key_url = repository["url"], repository["key_url"]
+        if UNKNOWN in url:
+            raise NeedsError(
+                "which packages it gets depends on its distribution. Say it as gpufleet_distribution (ubuntu2404, "
+                "debian12 ...), or have the hosts asked by mirror_ask_hosts: true; or do without: dcgm_enabled: false"
+            )
+        if not url.startswith(f"{PREFIX}/") or re.search(r"/rhel\d+/", url):
+            needs.elsewhere.setdefault(url.replace(f"{PREFIX}/", "https://"), Users()).add(role, host)
+            return
+        location, key = _location(url).rstrip("/"), _location(key_url)
+        found = needs.repositories.setdefault(location, Repository(location, key, repository.get("key_sha256") or None))
+        found.users.add(role, host)
+        for name in self._names():
+            wanted = (name, str(self.packages.get("version") or ""))
+            found.packages.setdefault(wanted, Users()).add(role, host)
+
+    def _names(self) -> Iterator[str]:
+        for name in self.packages["names"]:
+            yield from [name.replace(ANY_CUDA, str(cuda)) for cuda in CUDA] if ANY_CUDA in name else [name]
+
+
+def _of_service(host: _Host, arguments: Mapping[str, t.Any]) -> Iterator[_Item]:
     if host.value(arguments.get("state", "started")) == "absent":
         return
     release = host.value(arguments.get("release")) if "release" in arguments else None
@@ -333,47 +447,26 @@ def _of_service(host: _Host, arguments: Mapping[str, t.Any], needs: Needs) -> No
     if isinstance(release, Mapping) and "zipapp" in release:
         for wheel in zipapp.wheels(release["zipapp"]):
             version = wheel.filename.split("-")[1]
-            host.add_file(needs, releases.Release(version, f"{PREFIX}/{wheel.location}", wheel.sha256, None))
+            yield _Download(releases.Release(version, f"{PREFIX}/{wheel.location}", wheel.sha256, None))
     elif isinstance(release, Mapping):
-        host.add_file(needs, releases.from_params(release, host.architecture))
-    if isinstance(packages, Mapping):
-        _of_packages(host, packages, needs)
+        yield _Download(releases.from_params(release, host.architecture))
+    if isinstance(packages, Mapping) and packages.get("repository"):
+        yield _VendorPackages(packages)
+    elif isinstance(packages, Mapping):
+        yield from map(_Package, packages["names"])
 
 
-def _of_packages(host: _Host, packages: Mapping[str, t.Any], needs: Needs) -> None:
-    repository = packages.get("repository")
-    if not repository:
-        for name in packages["names"]:
-            needs.packages.setdefault(name, Users()).add(host.role.name, host.host)
-        return
-    url, key_url = repository["url"], repository["key_url"]
-    if UNKNOWN in url:
-        raise NeedsError(
-            "which packages it gets depends on its distribution. Say it as gpufleet_distribution (ubuntu2404, debian12 "
-            "...), or have the hosts asked by mirror_ask_hosts: true; or do without, by dcgm_enabled: false"
-        )
-    if not url.startswith(f"{PREFIX}/") or re.search(r"/rhel\d+/", url):
-        needs.elsewhere.setdefault(url.replace(f"{PREFIX}/", "https://"), Users()).add(host.role.name, host.host)
-        return
-    location, key = _location(url).rstrip("/"), _location(key_url)
-    found = needs.repositories.setdefault(location, Repository(location, key, repository.get("key_sha256") or None))
-    found.users.add(host.role.name, host.host)
-    for name in packages["names"]:
-        wanted = (name, str(packages.get("version") or ""))
-        found.packages.setdefault(wanted, Users()).add(host.role.name, host.host)
-
-
-def _of_plugins(host: _Host, arguments: Mapping[str, t.Any], needs: Needs) -> None:
+def _of_plugins(host: _Host, arguments: Mapping[str, t.Any]) -> Iterator[_Item]:
     for plugin in host.value(arguments["plugins"]):
-        host.add_file(needs, plugin_release(plugin, PREFIX, host.architecture))
+        yield _Download(plugin_release(plugin, PREFIX, host.architecture))
 
 
-def _of_firewall(host: _Host, arguments: Mapping[str, t.Any], needs: Needs) -> None:
+def _of_firewall(host: _Host, arguments: Mapping[str, t.Any]) -> Iterator[_Item]:
     if host.value(arguments["state"]) != "absent":
-        needs.packages.setdefault("ufw", Users()).add(host.role.name, host.host)
+        yield _Package("ufw")
 
 
-_READERS: dict[str, Callable[[_Host, Mapping[str, t.Any], Needs], None]] = {
+_READERS: dict[str, Callable[[_Host, Mapping[str, t.Any]], Iterator[_Item]]] = {
     f"{COLLECTION}native_service": _of_service,
     f"{COLLECTION}grafana_plugins": _of_plugins,
     f"{COLLECTION}firewall": _of_firewall,

@@ -49,6 +49,6 @@ def _sums(url: str, lock: Path, mirror: str) -> dict[str, str]:
     if not sums:
         raise MirrorError(
             f"{path} is not in {lock}, and gpufleet_mirror_lock lets hosts take nothing else: fill the mirror with "
-            "playbooks/mirror.yml"
+            "playbooks/mirror.yml, or say the SHA-256 yourself if the URL is your own"
         )
     return sums
