@@ -44,7 +44,7 @@ def query(sh):
             "import json,sys,urllib.request as u,urllib.parse as p;"
             "print(u.urlopen('http://127.0.0.1:9090/api/v1/query?'+p.urlencode(json.load(sys.stdin))).read().decode())"
         )
-        said = sh("ds01", f"echo {shlex.quote(json.dumps(words))} | python3 -c \"{code}\"")
+        said = sh("ds01", f'echo {shlex.quote(json.dumps(words))} | python3 -c "{code}"')
         return json.loads(said)["data"]["result"]
 
     return ask
