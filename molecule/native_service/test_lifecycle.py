@@ -195,12 +195,15 @@ def test_a_service_that_is_killed_comes_back(demo, ask, sh):
     assert eventually(lambda: ask()["pid"] != pid, 5)
 
 
-def test_a_unit_that_somebody_wrote_by_hand_is_taken_over(bare, brought, ask, sh):
+def test_a_unit_that_somebody_wrote_by_hand_is_taken_over_and_back_without_us(bare, brought, ask, sh):
     unit = f"[Service]\\nExecStart=/usr/bin/python3 -m http.server {PORT}\\n[Install]\\nWantedBy=multi-user.target\\n"
     sh("host1", f"printf '{unit}' > /etc/systemd/system/demo.service && systemctl enable --now demo")
     brought()
     assert ask()["version"] == "1.0.0"
     brought(state="absent")
+    assert "http.server" in sh("host1", "cat /etc/systemd/system/demo.service")
+    assert sh("host1", "systemctl is-enabled demo; systemctl is-active demo", check=False) == "disabled\ninactive"
+    sh("host1", "rm /etc/systemd/system/demo.service; systemctl daemon-reload")
 
 
 def test_a_unit_that_somebody_wrote_outlives_an_install_that_came_to_nothing(bare, lab, refused, brought, sh, v2):
