@@ -181,8 +181,9 @@ def test_those_that_make_way_are_no_strangers_nor_are_our_own():
 # -- data -----------------------------------------------------------------------------------------
 
 
-def with_data(size=GIB, free=10 * GIB, empty=True, role="prometheus"):
-    return Found(sources=(Source(role, "/old", size, "x"),), targets={role: Target(f"/var/lib/{role}", empty, free)})
+def with_data(size=GIB, free=10 * GIB, empty=True, role="prometheus", reader=False):
+    target = Target(f"/var/lib/{role}", empty, free, reader)
+    return Found(sources=(Source(role, "/old", size, "x"),), targets={role: target})
 
 
 def test_data_are_copied_once():
@@ -192,7 +193,10 @@ def test_data_are_copied_once():
 
 
 def test_data_of_ours_that_are_there_are_added_to_where_that_is_possible():
-    assert make_plan(with_data(empty=False), MASTER, ()).copies[0].merge
+    assert make_plan(with_data(empty=False, reader=True), MASTER, ()).copies[0].merge
+    later = make_plan(with_data(empty=False), MASTER, ())
+    assert later.copies == ()
+    assert "run this once more after site.yml" in later.warnings[0]
     made = make_plan(with_data(empty=False, role="alertmanager"), MASTER, ())
     assert made.copies == ()
     assert "/var/lib/alertmanager has data already" in made.warnings[0]

@@ -20,7 +20,7 @@ from .plan import Copy, MigrationError
 # Prometheus' own: locks, and what a block was called while it was written.
 _PASSING = re.compile(r"lock|queries\.active|.*\.tmp(-for-(creation|deletion))?")
 _BLOCK = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")  # a ULID
-_PROMETHEUS = Path("/opt/gpufleet/prometheus/current/prometheus")
+PROMETHEUS = Path("/opt/gpufleet/prometheus/current/prometheus")
 _READY = 600  # seconds to read the log of a large fleet
 
 
@@ -101,14 +101,14 @@ def _merge(staging: Path, target: Path) -> None:
 
 def _blocks(staging: Path) -> list[Path]:
     """Return blocks of all that a data directory holds, its log included, by Prometheus' own snapshot."""
-    if not _PROMETHEUS.exists():
-        raise MigrationError(f"there are data already, but no {_PROMETHEUS} to add to them: run site.yml first")
+    if not PROMETHEUS.exists():
+        raise MigrationError(f"there are data already, but no {PROMETHEUS} to add to them: run site.yml first")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     config = staging / "nothing.yml"
     config.touch()
     words = [
-        str(_PROMETHEUS),
+        str(PROMETHEUS),
         f"--config.file={config}",
         f"--storage.tsdb.path={staging}",
         "--storage.tsdb.retention.time=100y",

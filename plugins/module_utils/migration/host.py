@@ -87,7 +87,8 @@ class OldSystems:
 
     def _target(self, path: Path) -> Target:
         running = self._systemd.show(f"{path.name}.service").active == "active"
-        return Target(str(path), data.is_empty(path) and not running, data.free(path))
+        reader = path.name == "prometheus" and data.PROMETHEUS.exists()
+        return Target(str(path), data.is_empty(path) and not running, data.free(path), reader)
 
     # -- do -----------------------------------------------------------------------------------
 

@@ -73,7 +73,7 @@ class Target(t.NamedTuple):
     path: str
     empty: bool
     free: int  # bytes
-    running: bool = False  # the service that they are of
+    reader: bool = False  # whether a program of ours is there that can add to them
 
 
 class Found(t.NamedTuple):
@@ -147,7 +147,7 @@ def make_plan(found: Found, services: t.Mapping[str, t.Sequence[int]], copied: t
         for source in found.sources
         if source.role in services and source.role not in copied
     )
-    refused = tuple(copy for copy in copies if copy.merge and copy.source.role != "prometheus")
+    refused = tuple(copy for copy in copies if copy.merge and not copy.target.reader)
     copies = tuple(copy for copy in copies if copy not in refused)
     return Plan(
         rows=tuple(_rows(found, services, copied)),
@@ -157,9 +157,14 @@ def make_plan(found: Found, services: t.Mapping[str, t.Sequence[int]], copied: t
         aside=tuple(_aside(found, services)),
         copies=copies,
         warnings=tuple(
-            f"{copy.target.path} has data already, so those in {copy.source.path} were not copied" for copy in refused
+            f"{copy.target.path} has data already, so those in {copy.source.path} are not copied{_later(copy)}"
+            for copy in refused
         ),
     )
+
+
+def _later(copy: Copy) -> str:
+    return " now: run this once more after site.yml" if copy.source.role == "prometheus" else ""
 
 
 def _runs(unit: Unit) -> bool:
