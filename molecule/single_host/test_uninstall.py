@@ -91,6 +91,7 @@ def test_all_goes_but_the_data(left, sh):
 
 def test_the_data_goes_when_it_is_asked_for_and_not_what_is_somebody_elses(left, look, sh):
     before = look()
+    sh(HOST, "echo '#!/bin/sh' >/usr/local/bin/monitoring-manage")
     sh(HOST, "DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends nginx >/dev/null 2>&1")
     others = look() - before
     bring("--tags", "prometheus,alertmanager,grafana,nginx,certificate")
