@@ -112,6 +112,11 @@ class ServiceHost:
         """What was written down: the manifest, and the journal of a run that was cut."""
         return _read_json(self._manifest_file), _read_json(self._journal_file)
 
+    def _placed(self, plan: Plan) -> set[str]:
+        """The files that services of ours have placed on this host."""
+        records = ROOT.glob("*/manifest.json")
+        return {*plan.remove, *(path for record in records for path in _read_json(record).get("files", ()))}
+
     def _made_by_others(self) -> set[str]:
         """The directories that are other services' of ours, too."""
         records = set(ROOT.glob("*/manifest.json")) - {self._manifest_file}
@@ -504,7 +509,7 @@ class ServiceHost:
         if have.held:
             package_manager(self._run).hold(sorted(have.held & have.packages.keys()), False)
         if plan.packages.drop:
-            package_manager(self._run).remove(plan.packages.drop, self.want.packages)
+            package_manager(self._run).remove(plan.packages.drop, self.want.packages, self._placed(plan))
         for path in plan.remove:
             self._take_away(path)
         for path in plan.sweep:
