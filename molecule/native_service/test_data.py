@@ -60,7 +60,8 @@ def test_back_to_the_release_before_once_with_the_data_if_they_are_asked_for(
 ):
     brought(**writing, release=v2)
     requests = len(lab.faults.requests())
-    result = brought(state="previous")
+    assert not brought(state="previous", **{"from": "3.0.0"})["changed"]  # as where an upgrade did not come to
+    result = brought(state="previous", **{"from": "2.0.0"})
     assert result["service"] == {"name": "demo", "from": "2.0.0", "to": "1.0.0"}
     assert (ask()["version"], book()) == ("1.0.0", ["1.0.0", "2.0.0"])
     assert ask()["arguments"][0] == "--port=8000"  # its unit is as it was

@@ -85,9 +85,13 @@ def test_a_fleet_is_upgraded_but_not_after_a_bad_canary_and_goes_back_without_a_
     # Back, while the mirror answers nobody.
     requests = len(lab.faults.requests())
     with lab.faults.injected("*", status=503):
-        _, report = play("rollback", fleet(new), "--check")
+        refused = run_playbook("rollback", inventory=fleet(new))
+        assert refused.rc != 0
+        assert "rollback_from" in refused.messages()
+        leaving = {"rollback_from": {"node_exporter": new}}
+        _, report = play("rollback", fleet(new), "--check", **leaving)
         assert report["host1", "node_exporter"] == (new, old, "went back (check mode)")
-        done, report = play("rollback", fleet(new))
+        done, report = play("rollback", fleet(new), **leaving)
         assert done.rc == 0, done.messages()
     assert len(lab.faults.requests()) == requests
     assert report == rows({"host1": (new, old, "went back"), "host2": (old, old, "unchanged")})

@@ -13,7 +13,6 @@ from gpufleet_lab.waiting import eventually
 HOST = "gpu-server"
 PROJECTS = ("prometheus", "alertmanager")
 NEWER = {"prometheus": "3.99.0", "alertmanager": "0.99.0", "grafana": f"13.9.8{grafana.SUFFIX}"}
-SERVICES = {"rollback_services": list(NEWER)}
 
 AMTOOL = "/opt/gpufleet/alertmanager/current/amtool --alertmanager.url=http://127.0.0.1:9093 silence"
 # Asks one of the services on the host itself: URL, and a JSON body as Grafana's admin.
@@ -83,6 +82,6 @@ def test_series_silences_and_dashboards_are_there_after_an_upgrade_and_after_the
 
     with lab.faults.injected("*", status=503):
         # Grafana's older release does not read its database any more, but a copy of that is there.
-        back = changed("rollback", **SERVICES, rollback_data=True)
+        back = changed("rollback", rollback_from=NEWER, rollback_data=True)
     assert back == {name: (NEWER[name], now[name]) for name in NEWER}
     all_is_there()

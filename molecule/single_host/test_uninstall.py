@@ -91,6 +91,7 @@ def test_all_goes_but_the_data(left, sh):
 
 def test_the_data_goes_when_it_is_asked_for_and_not_what_is_somebody_elses(left, look, sh):
     before = look()
+    sh(HOST, "echo '#!/bin/sh' >/usr/local/bin/monitoring-manage")
     sh(HOST, "DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends nginx >/dev/null 2>&1")
     others = look() - before
     bring("--tags", "prometheus,alertmanager,grafana,nginx,certificate")
@@ -99,3 +100,14 @@ def test_the_data_goes_when_it_is_asked_for_and_not_what_is_somebody_elses(left,
     assert done.of(HOST, "Data that stays")[0]["skipped"]
     assert left(others=others) == ""
     assert "Welcome to nginx" in sh(HOST, WELCOME)
+
+
+def test_a_site_that_was_added_to_our_nginx_is_there_after_it(sh):
+    sh(HOST, "DEBIAN_FRONTEND=noninteractive apt-get -qq purge --auto-remove nginx nginx-common >/dev/null 2>&1")
+    bring("--tags", "nginx,certificate")
+    site = "/etc/nginx/sites-enabled/mine.conf"
+    sh(HOST, f"echo 'server {{ listen 8888; }}' >{site}")
+    done = run_playbook("remove", "--limit", HOST)
+    assert done.rc == 0, done.messages()
+    assert "listen 8888" in sh(HOST, f"cat {site}; dpkg-query --show --showformat '${{db:Status-Status}}' nginx-common")
+    assert sh(HOST, "ls /etc/nginx/conf.d; ls -d /etc/nginx/gpufleet", check=False) == ""

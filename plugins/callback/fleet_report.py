@@ -11,7 +11,8 @@ version_added: "0.1.0"
 description:
   - Shows a line for each service that a run changed, and for each that it could not change, with the version before and
     the one that was wanted; and the hosts that were not reached, or that a run which stopped did not come to.
-  - It speaks only in plays that have the variable C(fleet_report), as the playbooks C(upgrade) and C(rollback) do.
+  - It speaks only in plays that have the variable C(fleet_report), as the playbooks C(upgrade) and C(rollback) do. A
+    play that only looks has C(fleet_report_begins=false), so that no host counts as begun.
     With C(fleet_report_file), an extra variable, the report is also written to that file on the controller, as JSON
     and with the services that stayed as they were.
   - A callback, and not a last play, since there is none after a run that was stopped.
@@ -27,7 +28,6 @@ from ansible.plugins.callback import CallbackBase
 
 from ..plugin_utils.fleet_report import Report
 
-CONTROLLER = "localhost"
 GROUPS = ("gpu_workers", "monitoring_master")
 
 
@@ -53,7 +53,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._report = self._report or Report(str(variables["fleet_report"]), bool(play.check_mode))
         fleet = {host for group in GROUPS for host in variables["groups"].get(group, ())}
         self._report.expect([host for host in variables["ansible_play_hosts_all"] if host in fleet])
-        if CONTROLLER not in variables["ansible_play_hosts_all"]:  # else it is where the inventory is checked
+        if variables.get("fleet_report_begins", True):
             self._report.begin(variables["ansible_play_batch"])
 
     def v2_runner_on_ok(self, result: t.Any) -> None:

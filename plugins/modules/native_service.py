@@ -117,8 +117,8 @@ options:
         description:
           - Whether they are held, so that nobody's upgrade of the host restarts the service.
           - V(false) leaves security updates to the host's owner, as for any other package of the distribution. With
-            O(state=absent), such packages stay where other packages need them; and a unit that was there before goes
-            on without its drop-in, as it was.
+            O(state=absent), such packages stay where other packages need them, and their configuration where others
+            have put files beside it; and a unit that was there before goes on without its drop-in, as it was.
         type: bool
         default: true
       repository:
@@ -266,6 +266,11 @@ options:
         been written since is copied first, and stays as long as the release that wrote it.
     type: bool
     default: false
+  from:
+    description:
+      - With O(state=previous), the version that is to be left. Where another one runs, nothing is done, so that a host
+        which an upgrade did not come to stays as it is.
+    type: str
 requirements:
   - python >= 3.9 on the host
 notes:
@@ -319,6 +324,7 @@ EXAMPLES = r"""
   gpufleet.monitoring.native_service:
     name: node_exporter
     state: previous
+    from: 1.12.1
 
 - name: Take it all away, with its data
   gpufleet.monitoring.native_service:
@@ -459,6 +465,7 @@ ARGUMENTS = {
     },
     "purge": {"type": "bool", "default": False},
     "restore_data": {"type": "bool", "default": False},
+    "from": {"type": "str"},
 }
 
 
@@ -553,7 +560,8 @@ def _described(module: AnsibleModule) -> tuple[Service, Health | None]:
     """Return the service as it is to be. Raises ValueError, ReleaseError, PackageError."""
     if module.params["state"] != "previous":
         return _service(module), _health(module.params["health"])
-    return previously(module.params["name"], _runner(module), module.params["restore_data"])
+    params = module.params
+    return previously(params["name"], _runner(module), params["restore_data"], params["from"])
 
 
 def _service(module: AnsibleModule) -> Service:

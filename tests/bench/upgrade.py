@@ -160,7 +160,7 @@ def main() -> None:
         )
         row("a bad release; a canary, then batches of 5", *fleet.run("upgrade", BAD, fails=True, **batches))
         row("the good one, the same way", *fleet.run("upgrade", new, **batches))
-        row("back, all at once, without downloads", *fleet.run("rollback", new))
+        row("back, all at once, without downloads", *fleet.run("rollback", new, rollback_from={"node_exporter": new}))
         row(
             "the good one in batches of 5, with one bad binary in the first",
             *fleet.run("upgrade", new, fails=True, one=BAD, upgrade_batches=[5]),

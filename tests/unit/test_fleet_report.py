@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
+from ansible_collections.gpufleet.monitoring.plugins.callback.fleet_report import CallbackModule
 from ansible_collections.gpufleet.monitoring.plugins.plugin_utils.fleet_report import Report
 
 
@@ -83,3 +85,24 @@ def test_a_service_that_never_was_there_is_not_worth_a_line():
     report = Report("upgrade", check_mode=False)
     report.add("gpu1", said("", ""), failed=False)
     assert report.rows() == []
+
+
+def play(hosts, batch=None, **variables):
+    """A play, as it tells a callback of itself."""
+    known = {"groups": {"gpu_workers": ["gpu1", "gpu2", "gpu3"], "monitoring_master": ["master1"]}, **variables}
+    known |= {"ansible_play_hosts_all": hosts, "ansible_play_batch": batch or hosts}
+    manager = SimpleNamespace(get_vars=lambda play: known)
+    return SimpleNamespace(get_variable_manager=lambda: manager, check_mode=False)
+
+
+@pytest.mark.parametrize("hosts", [["localhost", "gpu1", "gpu2", "master1"], ["gpu1", "gpu2", "master1"]])
+def test_hosts_of_which_only_the_inventory_was_checked_are_not_begun(hosts, tmp_path):
+    callback = CallbackModule()
+    path = tmp_path / "report.json"
+    common = {"fleet_report": "upgrade", "fleet_report_file": str(path)}
+    # With --limit, localhost is not among them.
+    callback.v2_playbook_on_play_start(play(hosts, fleet_report_begins=False, **common))
+    callback.v2_playbook_on_play_start(play(["gpu1", "gpu2"], ["gpu1"], **common))
+    callback.v2_playbook_on_stats(None)
+    rows = json.loads(path.read_text())["services"]
+    assert [(row["host"], row["outcome"]) for row in rows] == [("gpu2", "not begun"), ("master1", "not begun")]

@@ -120,6 +120,20 @@ def test_where_nothing_was_written_down_it_is_as_described(root):
     assert hosts.removed(GONE) == GONE
 
 
+@pytest.mark.parametrize(
+    ("leaving", "goes_back"), [(None, True), ("2.0", True), ("3.0", False), ("1.0", False), ("", False)]
+)
+def test_one_goes_back_only_from_the_release_that_is_to_be_left(root, monkeypatch, leaving, goes_back):
+    kept = {version: hosts.releases.Installed(version, "", True) for version in ("1.0", "2.0")}
+    monkeypatch.setattr(hosts.releases, "installed", lambda root: kept)
+    (root / "current").symlink_to("2.0")
+    record = {"files": {}, "secrets": [], "generated": [], "user": None, "data": [], "outputs": [], "health": None}
+    (root / "manifest.json").write_text(json.dumps({**record, "back_to": "1.0"}))
+    service, _ = hosts.previously("demo", lambda words: (0, "UnitFileState=enabled\n", ""), False, leaving)
+    assert service.going_back
+    assert (service.release and service.release.version) == ("1.0" if goes_back else None)
+
+
 def test_what_ours_replaced_is_back_without_us_a_link_as_a_link(root, etc):
     paths = [etc / "enabled/default", etc / "available/default", etc / "available/new"]
     files = tuple(File(str(path), b"ours") for path in paths)

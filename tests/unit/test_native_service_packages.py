@@ -340,3 +340,39 @@ def test_what_came_along_and_nobody_needs_goes_too_but_not_what_nobody_needed_be
     Apt(host).remove(["demo-core"])
     (done,) = [command for command in host.ran("purge") if "--simulate" not in command]
     assert [word for word in done if word in ("demo-core", "demo-common", "orphan")] == ["demo-core", "demo-common"]
+
+
+@pytest.fixture
+def etc(monkeypatch, tmp_path):
+    """A directory of configuration that two packages own, in the place of /etc/demo: their files, and ours."""
+    demo = tmp_path / "demo"
+    (demo / "sites").mkdir(parents=True)
+    (demo / "demo.conf").touch()
+    (demo / "ours.conf").touch()
+    (demo / "sites" / "default").symlink_to("../demo.conf")  # made by a maintainer's script, as Debian's nginx does
+    monkeypatch.setattr(apt, "CONFIGURATION", tmp_path)
+    return demo
+
+
+@pytest.mark.parametrize(
+    ("others", "owners", "want", "verb"),
+    [
+        ([], "demo, demo-core:amd64", OWN, "purge"),
+        (["sites/mine"], "demo, demo-core:amd64", OWN, "remove"),
+        (["sites/mine"], "demo, demo-core:amd64, stranger", OWN, "purge"),  # as /etc/default, which nobody deletes
+        (["sites/mine"], "demo, demo-core:amd64", WANT, "purge"),  # a vendor's, who deletes what is his
+    ],
+)
+def test_the_distributions_packages_leave_their_configuration_where_others_have_added_to_it(
+    etc, others, owners, want, verb
+):
+    for name in others:
+        (etc / name).touch()
+    host = Host(
+        **{"--listfiles": (0, f"/usr/bin/demo\n{etc.parent}\n{etc}\n{etc}/sites\n{etc}/demo.conf\n", "")},
+        **{"--search": (0, f"{owners}: {etc}\n", "")},
+        purge=(0, "Purg demo-core [2]\nPurg demo [2]\n", ""),
+    )
+    Apt(host).remove(["demo", "demo-core"], want, {f"{etc}/ours.conf"})
+    (done,) = [command for command in host.told if "--yes" in command and "--simulate" not in command]
+    assert verb in done

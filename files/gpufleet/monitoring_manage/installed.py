@@ -105,8 +105,21 @@ def settings(places: Places) -> Settings:
 
 
 def _is_service(directory: Path) -> bool:
-    """A first installation that was cut has a journal, and no manifest yet."""
-    return any(os.path.lexists(directory / name) for name in ("manifest.json", "journal.json"))
+    """Whether a service is in it. A first installation that was cut has a journal, and no manifest yet.
+
+    The firewall has a manifest of its own kind, which knows of no files.
+    """
+    records = [directory / name for name in ("manifest.json", "journal.json")]
+    return any(map(os.path.lexists, records)) and not _is_of_another_kind(records[0])
+
+
+def _is_of_another_kind(manifest: Path) -> bool:
+    """Whether a manifest is whole, and none of a service."""
+    try:
+        known = json.loads(manifest.read_text())
+    except (OSError, ValueError):
+        return False  # what is wrong with it is told as the service's state
+    return isinstance(known, dict) and "files" not in known
 
 
 def _service(directory: Path) -> Service:

@@ -13,6 +13,7 @@ from pathlib import Path
 from .health import Run
 from .packages import Changes, Installed, PackageError, Packages, Repository, choose, fetch_key
 
+CONFIGURATION = Path("/etc")
 LOCK_PATIENCE = 300  # seconds that another run of apt may take
 
 
@@ -80,10 +81,13 @@ class Apt:
         if words:
             self._get(_apt("install", *_CHANGE, *words), "the packages from before could not be put back")
 
-    def remove(self, names: t.Sequence[str], want: Packages | None = None) -> None:
+    def remove(
+        self, names: t.Sequence[str], want: Packages | None = None, placed: t.Container[str] = frozenset()
+    ) -> None:
         """Remove packages with their configuration and with what came along, and nothing that needs them.
 
-        Raises PackageError.
+        Of the distribution's, the configuration stays where others than us, who ``placed`` some files, have put files
+        beside it. Raises PackageError.
         """
         if want and not want.hold:
             # The distribution's: by now, others of its packages may need them.
@@ -91,8 +95,30 @@ class Apt:
         if not names:
             return
         self._refuse_side_effects([*_apt("purge", *names), "--simulate"], set(names))
-        words = _apt("purge", *names, *self._came_along(names))
+        gone = [*names, *self._came_along(names)]
+        keeps = want and not want.hold and self._has_others_files(gone, placed)
+        words = _apt("remove" if keeps else "purge", *gone)
         self._get([*words, "--yes", "--allow-change-held-packages"], "the packages could not be removed")
+
+    def _has_others_files(self, names: t.Sequence[str], placed: t.Container[str]) -> bool:
+        """Whether others put files into directories of the packages' own below /etc: a purge may delete them whole."""
+        listed = self._run(["dpkg-query", "--listfiles", *names])[1].splitlines()
+        packaged = {path for path in listed if path.startswith("/")}
+        directories = [path for path in packaged if Path(path).parent == CONFIGURATION and Path(path).is_dir()]
+        return any(
+            not _is_known(file, packaged, placed)
+            for directory in self._their_own(directories, names)
+            for file in Path(directory).rglob("*")
+        )
+
+    def _their_own(self, directories: t.Sequence[str], names: t.Sequence[str]) -> list[str]:
+        """Those directories that belong to no other packages, as /etc/default does."""
+        if not directories:
+            return []
+        said = self._run(["dpkg-query", "--search", *directories])[1]
+        lines = re.findall("^(.+): (/.+)$", said, re.MULTILINE)
+        # A package may be named with its architecture.
+        return [path for who, path in lines if {name.partition(":")[0] for name in who.split(", ")} <= {*names}]
 
     def _needed(self, name: str, others: t.Sequence[str]) -> bool:
         """Whether a package is needed by one that is not among ``others``."""
@@ -172,6 +198,13 @@ class Apt:
             if "Could not get lock" not in err or time.monotonic() > deadline:
                 raise PackageError(f"{problem}: {_reason(out, err)}")
             time.sleep(2)
+
+
+def _is_known(file: Path, packaged: t.Container[str], placed: t.Container[str]) -> bool:
+    """Whether a file is nobody else's. Packages make links to their own files, too: what is switched on of them."""
+    if file.is_dir() and not file.is_symlink():
+        return True
+    return any(str(path) in packaged or str(path) in placed for path in (file, file.resolve()))
 
 
 _CHANGE = ("--yes", "--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages")

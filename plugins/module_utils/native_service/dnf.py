@@ -94,8 +94,10 @@ class Dnf:
         if files:
             self._get(problem, "install", *_CHANGE, *_ALONE, *(str(file) for file in files.values()))
 
-    def remove(self, names: t.Sequence[str], want: Packages | None = None) -> None:
-        """Remove packages, and nothing that needs them. Raises PackageError."""
+    def remove(
+        self, names: t.Sequence[str], want: Packages | None = None, placed: t.Container[str] = frozenset()
+    ) -> None:
+        """Remove packages, and nothing that needs them; files of others stay by themselves. Raises PackageError."""
         self._refuse_side_effects("remove", [*_CHANGE, *names], set(names))
         self._get("the packages could not be removed", "remove", *_CHANGE, *names)
 

@@ -112,6 +112,11 @@ class ServiceHost:
         """What was written down: the manifest, and the journal of a run that was cut."""
         return _read_json(self._manifest_file), _read_json(self._journal_file)
 
+    def _placed(self, plan: Plan) -> set[str]:
+        """The files that services of ours have placed on this host."""
+        records = ROOT.glob("*/manifest.json")
+        return {*plan.remove, *(path for record in records for path in _read_json(record).get("files", ()))}
+
     def _made_by_others(self) -> set[str]:
         """The directories that are other services' of ours, too."""
         records = set(ROOT.glob("*/manifest.json")) - {self._manifest_file}
@@ -504,7 +509,7 @@ class ServiceHost:
         if have.held:
             package_manager(self._run).hold(sorted(have.held & have.packages.keys()), False)
         if plan.packages.drop:
-            package_manager(self._run).remove(plan.packages.drop, self.want.packages)
+            package_manager(self._run).remove(plan.packages.drop, self.want.packages, self._placed(plan))
         for path in plan.remove:
             self._take_away(path)
         for path in plan.sweep:
@@ -525,12 +530,18 @@ class ServiceHost:
             self._forget()
 
 
-def previously(name: str, run: healths.Run, restore: bool) -> tuple[Service, healths.Health | None]:
-    """Return a service as it is, with the release that ran before its own and is kept; with none if there is none."""
+def previously(
+    name: str, run: healths.Run, restore: bool, leaving: str | None
+) -> tuple[Service, healths.Health | None]:
+    """Return a service as it is, with the release that ran before its own and is kept; with none if there is none.
+
+    With ``leaving`` there is none, either, where that version does not run.
+    """
     root = ROOT / name
     manifest = _read_json(root / "manifest.json")
-    back = releases.installed(root).get(manifest.get("back_to") or "")
-    if back is None or not back.intact:
+    kept = releases.installed(root)
+    back = kept.get(manifest.get("back_to") or "")
+    if back is None or not back.intact or not _runs(root, kept, leaving):
         return Service(name, "started", unit_path(name), going_back=True), None
     states = {path: _file_state(Path(path)) for path in manifest["files"]}
     files = tuple(
@@ -553,6 +564,12 @@ def previously(name: str, run: healths.Run, restore: bool) -> tuple[Service, hea
     )
     enabled = Systemd(run).show(service.watched).file.startswith("enabled")
     return service if enabled else service._replace(state="stopped"), _health_of(manifest)
+
+
+def _runs(root: Path, kept: t.Mapping[str, releases.Installed], version: str | None) -> bool:
+    link = root / "current"
+    now = kept.get(str(link.readlink())) if link.is_symlink() else None
+    return version is None or (now is not None and now.version == version)
 
 
 def removed(described: Service) -> Service:

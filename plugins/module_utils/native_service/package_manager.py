@@ -34,8 +34,13 @@ class PackageManager(t.Protocol):
     def go_back(self, before: t.Mapping[str, str | None], scratch: Path) -> None:
         """Put back the versions that were there; None stands for not there."""
 
-    def remove(self, names: t.Sequence[str], want: Packages | None = None) -> None:
-        """Remove packages with their configuration, and nothing that needs them."""
+    def remove(
+        self, names: t.Sequence[str], want: Packages | None = None, placed: t.Container[str] = frozenset()
+    ) -> None:
+        """Remove packages with their configuration, and nothing that needs them, nor files of others.
+
+        ``placed`` are those that we did.
+        """
 
     def hold(self, names: t.Sequence[str], wanted: bool) -> None:
         """Keep packages from being upgraded by whoever upgrades the host, or no longer."""

@@ -240,6 +240,15 @@ def test_a_damaged_manifest_is_named(host, status, content):
     assert "grafana/manifest.json is damaged" in checks["service grafana"]["detail"]
 
 
+def test_the_firewall_with_a_manifest_of_its_own_kind_is_no_service(host, status):
+    (host.root / "firewall").mkdir()
+    before = {"package": False, "active": False, "defaults": {"incoming": "deny"}}
+    (host.root / "firewall/manifest.json").write_text(json.dumps(before))
+    code, checks = status()
+    assert code == 0
+    assert "service firewall" not in checks
+
+
 def test_a_host_without_anything_is_not_well(host, tmp_path, capsys):
     host.root = tmp_path / "nothing"
     assert host.run() == 1
