@@ -83,7 +83,10 @@ def from_params(params: t.Mapping[str, t.Any], arch: str) -> Release:
     if isinstance(sha256, dict):
         sha256 = sha256.get(arch)
         if not sha256 and not params.get("checksum_url"):
-            raise ReleaseError(f"release.sha256 has no entry for {arch}, and there is no release.checksum_url")
+            raise ReleaseError(
+                f"release.sha256 has no entry for {arch}, and there is no release.checksum_url, "
+                "which gpufleet_mirror_lock does not let count"
+            )
     if sha256 and not re.fullmatch(r"[0-9a-fA-F]{64}", str(sha256)):
         raise ReleaseError(f"release.sha256 is not a SHA-256 in hexadecimal: {sha256!r}")
     if not sha256 and not params.get("checksum_url"):
