@@ -226,6 +226,18 @@ def test_a_lock_that_is_none_is_an_error(tmp_path, text):
         read_lock(tmp_path / "lock.json")
 
 
+@pytest.mark.parametrize("path", ["../out", "a/../../out", "/etc/passwd", "a//b", "a/./b", "", "a/"])
+def test_a_lock_that_leads_out_of_the_mirror_is_refused_and_nothing_removed(run, lock, tmp_path, path):
+    run()
+    (tmp_path / "out").write_text("somebody's own")
+    changed = lock()
+    changed["files"][path] = changed["files"][ARCHIVE]
+    (tmp_path / "lock.json").write_text(json.dumps(changed))
+    with pytest.raises(MirrorError, match=r"lock\.json names .* no path in a mirror"):
+        run(prune=True)
+    assert (tmp_path / "out").exists()
+
+
 # -- a vendor's apt repository ----------------------------------------------------------------------
 
 
