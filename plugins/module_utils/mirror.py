@@ -20,6 +20,11 @@ class CopyError(Exception):
     """A file cannot be taken. The text says which and why."""
 
 
+def is_path(path: t.Any) -> bool:
+    """Whether it names a file in the mirror: relative, and with no part that is empty or leads elsewhere."""
+    return isinstance(path, str) and "\0" not in path and not {"", ".", ".."} & {*path.split("/")}
+
+
 def missing(directory: Path, files: Mapping[str, str]) -> list[str]:
     """Return those of ``files``, path to SHA-256, that are not there or are not as they should be."""
     return [path for path, sha256 in files.items() if _sum(directory / path) != sha256]
@@ -30,11 +35,13 @@ def _sum(file: Path) -> str:
 
 
 def others(directory: Path, files: Mapping[str, str]) -> list[str]:
-    """Return what was copied here earlier, and does not belong to the mirror any more."""
+    """Return what was copied here earlier, and does not belong to the mirror any more. Raises CopyError."""
     try:
         known = json.loads((directory / MANIFEST).read_text())
     except (OSError, ValueError):
         return []
+    if not isinstance(known, list) or not all(is_path(path) for path in known):
+        raise CopyError(f"{directory / MANIFEST} names what is no file of a mirror: somebody changed it; remove it")
     return [path for path in known if path not in files and (directory / path).is_file()]
 
 
@@ -43,9 +50,9 @@ def place(directory: Path, files: Mapping[str, str], arrived: Mapping[str, str])
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o755)
     for path, source in arrived.items():
-        target = directory / path
-        if ".." in target.parts or path not in files:
+        if not is_path(path) or path not in files:
             raise CopyError(f"{path} is no file of this mirror")
+        target = directory / path
         target.parent.mkdir(parents=True, exist_ok=True)
         new = target.with_name(f".{target.name}.new")
         shutil.copyfile(source, new)

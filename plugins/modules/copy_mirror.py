@@ -107,14 +107,14 @@ def main() -> None:
 def _run(module: AnsibleModule) -> dict[str, t.Any]:
     params = module.params
     directory, files, arrived = Path(params["directory"]), params["files"], params["arrived"]
+    others = mirror.others(directory, files)  # before anything changes: it may say that something is wrong
     if arrived:
         mirror.place(directory, files, arrived)
     lacks = mirror.missing(directory, files)
     if lacks and not module.check_mode:
         return {"changed": False, "wants_files": lacks}
-    removed = mirror.others(directory, files) if params["prune"] else []
+    removed, kept = (others, []) if params["prune"] else ([], others)
     if not module.check_mode:
-        kept = mirror.others(directory, files) if not params["prune"] else []
         mirror.remove(directory, removed)
         mirror.note(directory, [*files, *kept])
     copied = sorted({*lacks, *arrived})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 
 import pytest
@@ -53,10 +54,25 @@ def test_what_arrives_otherwise_than_the_lock_has_it_is_refused(tmp_path, arrive
     assert [path.name for path in (tmp_path / "served/a").iterdir()] == ["one"]
 
 
-@pytest.mark.parametrize("path", ["../out", "a/three"])
+OUTSIDE = ["../out", "a/../../out", "/etc/passwd", "a//one", "a/./one", "", ".", "a/"]
+
+
+@pytest.mark.parametrize("path", [*OUTSIDE, "a/three"])
 def test_nothing_else_is_taken(tmp_path, arrived, path):
-    with pytest.raises(mirror.CopyError):
-        mirror.place(tmp_path / "served", FILES, {path: arrived["a/one"]})
+    listed = {**FILES, path: FILES["a/one"]} if path in OUTSIDE else FILES
+    with pytest.raises(mirror.CopyError, match="is no file of this mirror"):
+        mirror.place(tmp_path / "served", listed, {path: arrived["a/one"]})
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("known", [*([path] for path in OUTSIDE), [1], {"a/one": 1}, "a/one"])
+def test_a_list_of_what_was_copied_that_leads_out_removes_nothing(tmp_path, arrived, known):
+    served = tmp_path / "served"
+    mirror.place(served, FILES, arrived)
+    (tmp_path / "out").write_text("somebody's own")
+    (served / mirror.MANIFEST).write_text(json.dumps(known))
+    with pytest.raises(mirror.CopyError, match=mirror.MANIFEST):
+        mirror.others(served, {})
 
 
 def test_only_what_was_copied_goes(tmp_path, arrived):

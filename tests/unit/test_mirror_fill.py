@@ -11,6 +11,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.release import (
+    ReleaseError,
+    from_params,
+)
 from ansible_collections.gpufleet.monitoring.plugins.plugin_utils.mirror import apt, pin
 from ansible_collections.gpufleet.monitoring.plugins.plugin_utils.mirror.fill import Settings, fill
 from ansible_collections.gpufleet.monitoring.plugins.plugin_utils.mirror.needs import File, Needs, Repository, Users
@@ -222,6 +226,18 @@ def test_a_lock_that_is_none_is_an_error(tmp_path, text):
         read_lock(tmp_path / "lock.json")
 
 
+@pytest.mark.parametrize("path", ["../out", "a/../../out", "/etc/passwd", "a//b", "a/./b", "", "a/"])
+def test_a_lock_that_leads_out_of_the_mirror_is_refused_and_nothing_removed(run, lock, tmp_path, path):
+    run()
+    (tmp_path / "out").write_text("somebody's own")
+    changed = lock()
+    changed["files"][path] = changed["files"][ARCHIVE]
+    (tmp_path / "lock.json").write_text(json.dumps(changed))
+    with pytest.raises(MirrorError, match=r"lock\.json names .* no path in a mirror"):
+        run(prune=True)
+    assert (tmp_path / "out").exists()
+
+
 # -- a vendor's apt repository ----------------------------------------------------------------------
 
 
@@ -371,10 +387,60 @@ def test_what_is_not_in_the_lock_is_not_installed(run, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("url", "mirror"),
+    [
+        ("http://own.example/tool-2.tar.gz", "http://mirror"),
+        ("https://example.org/v2/tool-2.tar.gz", "http://mirror"),
+        ("http://example.org/v2/tool-2.tar.gz", "https:/"),
+        ("file:///srv/mirror/example.org/v2/tool-2.tar.gz", "file:///srv/mirror"),
+    ],
+)
+def test_whoever_serves_it_what_has_no_sum_here_is_not_installed(run, tmp_path, url, mirror):
+    run()
+    with pytest.raises(MirrorError, match=r"tool-2\.tar\.gz is not in .*say the SHA-256 yourself"):
+        pinned(tmp_path, {"release": {**RELEASE, "url": url}}, mirror)
+
+
+@pytest.mark.parametrize("url", [f"https://{ARCHIVE}", f"http://{ARCHIVE}", f"https://{ARCHIVE}?x=1"])
+def test_beside_a_mirror_upstream_is_held_to_the_lock(run, tmp_path, url):
+    run()
+    assert pinned(tmp_path, {"release": {**RELEASE, "url": url}})["release"]["sha256"]["amd64"] == sha256(b"one")
+
+
+def test_own_sums_go_before_the_locks_and_the_lock_has_the_others(run, tmp_path, upstream):
+    wanted = Needs()
+    for name in ("amd64", "arm64"):
+        path = f"example.org/v1/tool-{name}.tgz"
+        upstream.put(path, name.encode())
+        wanted.files[path] = File(path, "1", sha256(name.encode()), None, users("gpu1"))
+    run(wanted)
+    release = {**RELEASE, "url": "http://mirror/example.org/v1/tool-{arch}.tgz", "sha256": {"amd64": "a" * 64}}
+    found = pinned(tmp_path, {"release": release})["release"]
+    assert found["sha256"] == {"amd64": "a" * 64, "arm64": sha256(b"arm64")}
+    assert found["checksum_url"] is None
+
+
+def test_own_sums_for_one_architecture_let_no_other_one_in(run, tmp_path):
+    """Whose archive a list of checksums would have let in, without a lock."""
+    run()
+    release = {**RELEASE, "url": "http://own.example/tool-{arch}.tgz", "sha256": {"amd64": "a" * 64, "arm64": ""}}
+    found = pinned(tmp_path, {"release": release})["release"]
+    assert from_params(found, "amd64").sha256 == "a" * 64
+    with pytest.raises(ReleaseError, match="no entry for arm64"):
+        from_params(found, "arm64")
+
+
+def test_an_own_sum_is_all_that_counts(run, tmp_path):
+    run()
+    own = {**RELEASE, "url": "http://own.example/tool.tgz", "sha256": "a" * 64}
+    assert pinned(tmp_path, {"release": own})["release"] == {**own, "checksum_url": None}
+
+
+@pytest.mark.parametrize(
     "args",
     [
         {"release": {**RELEASE, "url": "file:///built/here.pyz"}},
-        {"release": {**RELEASE, "sha256": "a" * 64}},
+        {"release": {**RELEASE, "url": "file:///built/here.pyz", "sha256": "a" * 64}},
         {"release": {**RELEASE, "url": "http://mirror/nothing"}, "state": "absent"},
         {"packages": {"names": ["nginx"]}},
     ],
@@ -390,3 +456,12 @@ def test_the_key_of_a_repository_is_the_locks(run, upstream, tmp_path):
     where = {"url": f"http://mirror/{REPOSITORY}/", "key_url": f"http://mirror/{REPOSITORY}/key.pub"}
     found = pinned(tmp_path, {"packages": {"names": ["core"], "repository": where}})["packages"]
     assert found == {"names": ["core"], "repository": {**where, "key_sha256": sha256(b"a key")}}
+
+
+def test_a_repository_of_your_own_needs_the_sum_of_its_key(run, tmp_path):
+    run()
+    where = {"url": "https://own.example/", "key_url": "https://own.example/key.pub"}
+    with pytest.raises(MirrorError, match=r"https://own\.example/key\.pub is not in"):
+        pinned(tmp_path, {"packages": {"names": ["core"], "repository": where}})
+    known = {"packages": {"names": ["core"], "repository": {**where, "key_sha256": "a" * 64}}}
+    assert pinned(tmp_path, known)["packages"] == known["packages"]

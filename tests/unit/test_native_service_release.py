@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import io
+import ssl
 import tarfile
 import threading
 import zipfile
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service import release as releases
+from ansible_collections.gpufleet.monitoring.plugins.plugin_utils.fleet_ca import FleetCa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,12 +50,13 @@ def link(name, target, kind=tarfile.SYMTYPE):
 class Server:
     """Serves ``files``; ``cuts`` answers break off half-way, ``statuses`` are given before anything else."""
 
-    def __init__(self):
+    def __init__(self, context: ssl.SSLContext | None = None):
         self.files: dict[str, bytes] = {}
         self.cuts = 0
         self.statuses: list[int] = []
         self.requests: list[tuple[str, str | None]] = []
         self.etag = '"1"'
+        self.redirects: dict[str, str] = {}
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -64,17 +67,24 @@ class Server:
                 pass
 
         self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.scheme = "https" if context else "http"
+        if context:
+            self.http.socket = context.wrap_socket(self.http.socket, server_side=True, do_handshake_on_connect=False)
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
     @property
     def base(self):
-        return f"http://127.0.0.1:{self.http.server_port}"
+        return f"{self.scheme}://127.0.0.1:{self.http.server_port}"
 
     def answer(self, handler):
         name = handler.path.lstrip("/")
         self.requests.append((name, handler.headers.get("Range")))
         if self.statuses:
             return handler.send_error(self.statuses.pop(0))
+        if name in self.redirects:
+            handler.send_response(302)
+            handler.send_header("Location", self.redirects[name])
+            return handler.end_headers()
         if name not in self.files:
             return handler.send_error(404)
         body, first = self.files[name], 0
@@ -101,6 +111,19 @@ def server(monkeypatch):
     server = Server()
     yield server
     server.http.shutdown()
+
+
+@pytest.fixture
+def secure(server, tmp_path, monkeypatch):
+    """A second server, by HTTPS, whose certificate is trusted here."""
+    found, _ = FleetCa(tmp_path / "ca").certificate("host", ["127.0.0.1"], 90, may_create=True)
+    (tmp_path / "host.pem").write_text(found.pem)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca/ca.crt"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "host.pem")
+    secure = Server(context)
+    yield secure
+    secure.http.shutdown()
 
 
 def publish(server, name, archive, version="1.0", listed=None):
@@ -130,6 +153,32 @@ def test_every_kind_of_archive_arrives_executable_and_without_privileges(server,
     assert program.read_bytes() == CONTENT["demo-1.0/demo"]
     assert program.stat().st_mode & 0o7777 == 0o755  # the set-user-id bit of the archive is gone
     assert releases.installed(tmp_path)["1.0"].intact
+
+
+@pytest.mark.parametrize("name", ["demo", "sha256sums.txt"])
+def test_a_redirect_out_of_https_is_refused(server, secure, tmp_path, name):
+    release = publish(secure, "demo", b"a program")
+    publish(server, "demo", b"a program")
+    secure.redirects = {name: f"{server.base}/{name}?secret=1"}
+    with pytest.raises(releases.ReleaseError, match=rf"leads to http://.*/{name}, which is not HTTPS any more"):
+        releases.fetch(release, tmp_path)
+    assert not server.requests
+    assert len([path for path, _ in secure.requests if path == name]) == 1  # another attempt would change nothing
+
+
+def test_a_redirect_is_refused_wherever_it_leaves_https(server, secure, tmp_path):
+    secure.redirects = {"first": "/second", "second": f"{server.base}/demo"}
+    with pytest.raises(releases.ReleaseError, match="second leads to"):
+        releases.download(f"{secure.base}/first", tmp_path / "file")
+
+
+def test_other_redirects_are_followed(server, secure, tmp_path):
+    secure.files["demo"] = b"a program"
+    secure.redirects = {"first": "/demo"}
+    server.redirects = {"first": f"{secure.base}/first"}
+    for base in (secure.base, server.base):
+        releases.download(f"{base}/first", tmp_path / "file")
+        assert (tmp_path / "file").read_bytes() == b"a program"
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ import tarfile
 import time
 import typing as t
 import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
 from pathlib import Path, PurePosixPath
@@ -83,7 +84,10 @@ def from_params(params: t.Mapping[str, t.Any], arch: str) -> Release:
     if isinstance(sha256, dict):
         sha256 = sha256.get(arch)
         if not sha256 and not params.get("checksum_url"):
-            raise ReleaseError(f"release.sha256 has no entry for {arch}, and there is no release.checksum_url")
+            raise ReleaseError(
+                f"release.sha256 has no entry for {arch}, and there is no release.checksum_url, "
+                "which gpufleet_mirror_lock does not let count"
+            )
     if sha256 and not re.fullmatch(r"[0-9a-fA-F]{64}", str(sha256)):
         raise ReleaseError(f"release.sha256 is not a SHA-256 in hexadecimal: {sha256!r}")
     if not sha256 and not params.get("checksum_url"):
@@ -253,7 +257,20 @@ def _check_length(response: t.Any, part: Path) -> None:
 
 def _open(url: str, headers: dict[str, str] | None = None) -> t.Any:
     request = urllib.request.Request(url, headers={"User-Agent": "gpufleet.monitoring", **(headers or {})})
-    return urllib.request.urlopen(request, timeout=TIMEOUT)
+    return urllib.request.build_opener(_StaysHttps).open(request, timeout=TIMEOUT)
+
+
+class _StaysHttps(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, but not out of HTTPS: a list of checksums is as good as the connection it comes by."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: t.Any, code: int, msg: str, headers: t.Any, newurl: str
+    ) -> urllib.request.Request | None:
+        """Return the next request. Raises ReleaseError."""
+        before, after = (urllib.parse.urlsplit(url).scheme for url in (req.full_url, newurl))
+        if before == "https" != after:
+            raise ReleaseError(f"{req.full_url} leads to {newurl.partition('?')[0]}, which is not HTTPS any more")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 T = t.TypeVar("T")

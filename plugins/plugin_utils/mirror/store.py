@@ -10,6 +10,7 @@ import typing as t
 from collections.abc import Mapping
 from pathlib import Path
 
+from ...module_utils.mirror import is_path
 from ...module_utils.native_service import release as releases
 
 FORMAT = 1
@@ -48,7 +49,10 @@ def read_lock(path: Path) -> Lock:
         content = json.loads(path.read_text())
         if content["format"] != FORMAT:
             raise MirrorError(f"{path} is of another version of this collection: remove it, and fill the mirror anew")
-        return Lock(content["files"], content["elsewhere"])
+        wrong = [path for path in content["files"] if not is_path(path)]
+        if wrong:
+            raise MirrorError(f"{path} names {wrong[0]!r}, which is no path in a mirror: somebody changed it")
+        return Lock(dict(content["files"]), content["elsewhere"])
     except FileNotFoundError:
         return Lock({}, {})
     except OSError as error:
