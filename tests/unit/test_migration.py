@@ -125,6 +125,17 @@ def test_a_container_that_would_start_again_at_boot_counts_as_running():
     assert stopped(found, MASTER) == ([], ["grafana"])
 
 
+def test_a_container_that_docker_removes_when_it_stops_is_named_before_anything_changes():
+    passing = {**inspected("grafana", "grafana/grafana", ports=[3000], restart="no")}
+    passing["HostConfig"] = {**passing["HostConfig"], "AutoRemove": True}
+    (line,) = make_plan(Found(containers=tuple(docker.read([passing]))), MASTER, ()).faults
+    assert "the container grafana was started with --rm" in line
+    assert "without --rm" in line
+    # It stays on a worker, and that of somebody else is none of our business.
+    assert make_plan(Found(containers=tuple(docker.read([passing]))), WORKER, ()).faults == ()
+    assert make_plan(Found(containers=tuple(docker.read([{**passing, "Name": "/web"}]))), MASTER, ()).faults == ()
+
+
 def test_a_unit_whose_stop_removes_containers_is_only_disabled():
     assert stopped(Found(units=(unit("dc-overview"),)), MASTER) == (["dc-overview.service"], [])
     assert not make_plan(Found(units=(unit("dc-overview", enabled=False),)), MASTER, ()).changes

@@ -85,6 +85,7 @@ def _container(one: Json, known: k.KnownContainer | None) -> Container:
         running=bool(one["State"]["Running"] or one["State"].get("Restarting")),
         restart=policy.get("Name") or "no",
         retries=int(policy.get("MaximumRetryCount") or 0),
+        passing=bool(one["HostConfig"].get("AutoRemove")),
         ports=tuple(
             sorted(
                 {

@@ -41,6 +41,7 @@ class Container(t.NamedTuple):
     restart: str  # the restart policy's name
     retries: int = 0
     ports: tuple[int, ...] = ()  # of the host
+    passing: bool = False  # docker run --rm: Docker removes it, and its unnamed volumes, when it stops
 
     @property
     def state(self) -> str:
@@ -151,7 +152,7 @@ def make_plan(found: Found, services: t.Mapping[str, t.Sequence[int]], copied: t
     copies = tuple(copy for copy in copies if copy not in refused)
     return Plan(
         rows=tuple(_rows(found, services, copied)),
-        faults=(*_strangers(found, services), *_full(copies)),
+        faults=(*_strangers(found, services), *_passing(containers), *_full(copies)),
         units=units,
         containers=containers,
         aside=tuple(_aside(found, services)),
@@ -236,6 +237,15 @@ def our_role(holder: Holder, found: Found) -> str:
         if holder.unit.rpartition(".")[0] in _OUR_UNITS.get(role, (role,)):
             return role
     return ""
+
+
+def _passing(containers: t.Sequence[Container]) -> t.Iterator[str]:
+    for container in containers:
+        if container.running and container.passing:
+            yield (
+                f"the container {container.name} was started with --rm: Docker removes it when it stops, with the data in"
+                " volumes that have no name. Make it again without --rm, or save what it has and stop it yourself"
+            )
 
 
 def _full(copies: t.Sequence[Copy]) -> t.Iterator[str]:
