@@ -150,9 +150,7 @@ def main() -> None:
 
 def _stop(module: AnsibleModule, systems: OldSystems, record: Record) -> dict[str, t.Any]:
     services = _services(module.params["services"])
-    found = systems.observe(services, module.params["old_data"])
-    if not module.params["data"]:
-        found = found._replace(sources=())
+    found = systems.observe(services, module.params["old_data"] if module.params["data"] else None)
     plan = make_plan(found, services, set(record.data))
     if plan.faults:
         module.fail_json(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.migration import data, docker, known, plan, record
@@ -203,6 +204,19 @@ def test_data_are_copied_once():
     assert make_plan(with_data(), MASTER, ("prometheus",)).copies == ()
 
 
+def test_of_two_places_with_old_data_the_operator_says_which():
+    both = with_data()._replace(sources=(Source("prometheus", "/a", 1, "ds01"), Source("prometheus", "/b", 1, "left")))
+    made = make_plan(both, MASTER, ())
+    (line,) = made.faults
+    assert "old data for prometheus are in 2 places: /a (ds01), /b (left)" in line
+    assert "migration_old_data: {prometheus: /a}" in line
+    # Not once they are here, and not for one directory that two containers have mounted.
+    assert make_plan(both, MASTER, ("prometheus",)).faults == ()
+    shared = both._replace(sources=(Source("prometheus", "/a", 1, "ds01"), Source("prometheus", "/a", 1, "left")))
+    assert make_plan(shared, MASTER, ()).faults == ()
+    assert len(make_plan(shared, MASTER, ()).copies) == 1
+
+
 def test_data_of_ours_that_are_there_are_added_to_where_that_is_possible():
     assert make_plan(with_data(empty=False, reader=True), MASTER, ()).copies[0].merge
     later = make_plan(with_data(empty=False), MASTER, ())
@@ -228,6 +242,59 @@ def test_data_are_found_where_a_container_has_mounted_them():
     deeper = inspected("p", "p", mounts=[("/srv", "/data")], arguments=["--storage.tsdb.path=/data/tsdb"])
     assert docker.data_path(deeper, "--storage.tsdb.path", "/prometheus") == "/srv/tsdb"
     assert docker.data_path(inspected("p", "p"), "--storage.tsdb.path", "/prometheus") == ""
+
+
+def test_a_link_of_a_container_does_not_lead_to_other_data_of_the_host(tmp_path):
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "volume" / "tsdb").symlink_to(tmp_path / "secret")
+    one = inspected(
+        "p", "p", mounts=[(str(tmp_path / "volume"), "/data")], arguments=["--storage.tsdb.path=/data/tsdb"]
+    )
+    with pytest.raises(MigrationError, match=r"is a link.*migration_old_data"):
+        docker.data_path(one, "--storage.tsdb.path", "/prometheus")
+    # Docker's own directory may well be one.
+    (tmp_path / "docker").symlink_to(tmp_path / "volume")
+    moved = inspected("p", "p", mounts=[(str(tmp_path / "docker"), "/prometheus")])
+    assert docker.data_path(moved, "--storage.tsdb.path", "/prometheus") == str(tmp_path / "volume")
+
+
+def bring(old, new, **more):
+    data.bring(
+        plan.Copy(Source("prometheus", str(old), 1, "x"), Target(str(new), True, GIB), **{"merge": False, **more})
+    )
+
+
+def test_a_copy_has_no_links_and_what_is_no_file_does_not_stop_it(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    (old / "wal").mkdir(parents=True)
+    (old / "wal" / "00000001").touch()
+    (tmp_path / "shadow").write_text("root:secret")
+    (old / "shadow").symlink_to(tmp_path / "shadow")
+    (old / "wal" / "dangling").symlink_to(tmp_path / "nothing")
+    (old / "up").symlink_to(tmp_path)
+    os.mkfifo(old / "pipe")
+    bring(old, new)
+    assert sorted(str(entry.relative_to(new)) for entry in new.rglob("*")) == ["wal", "wal/00000001"]
+
+
+def test_old_data_that_became_a_link_meanwhile_are_not_copied(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "old").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(MigrationError, match="has become a link"):
+        bring(tmp_path / "old", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_data_that_came_meanwhile_are_never_replaced(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    (old / "wal").mkdir(parents=True)
+    (new / "wal").mkdir(parents=True)
+    (new / "mine").touch()
+    with pytest.raises(MigrationError, match="keeps them"):
+        bring(old, new)
+    assert sorted(entry.name for entry in new.iterdir()) == ["mine", "wal"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["new", "old"]
 
 
 def test_a_copy_leaves_locks_and_half_blocks_behind_and_the_old_data_as_they_are(tmp_path):

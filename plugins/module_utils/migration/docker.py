@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import typing as t
 from pathlib import Path
@@ -100,11 +101,22 @@ def _container(one: Json, known: k.KnownContainer | None) -> Container:
 
 
 def data_path(one: Json, argument: str, usual: str) -> str:
-    """Return the directory of the host that holds a container's data; "" where they are in the container itself."""
+    """Return the directory of the host that holds a container's data; "" where they are in the container itself.
+
+    Raises MigrationError where the way there leads over a link of the container's.
+    """
     words = [str(word) for word in [*(one.get("Args") or []), *(one["Config"].get("Cmd") or [])]]
     inside = next((word.partition("=")[2] for word in words if word.startswith(f"{argument}=")), usual).rstrip("/")
     for mount in one.get("Mounts") or []:
         destination = str(mount["Destination"]).rstrip("/")
         if inside == destination or inside.startswith(f"{destination}/"):
-            return str(mount["Source"]) + inside[len(destination) :]
+            # What is above the mount is the host's own; a link below it is the container's, and leads anywhere.
+            source = Path(os.path.realpath(mount["Source"]))
+            path = source / inside[len(destination) :].lstrip("/")
+            if os.path.realpath(path) == str(path):
+                return str(path)
+            raise MigrationError(
+                f"data: {path}, of the container {_name(one)}, is a link or below one, which is not followed. Name the"
+                f" directory itself (migration_old_data), or leave them where they are (migration_data: false)"
+            )
     return ""

@@ -54,18 +54,20 @@ class OldSystems:
 
     # -- see ----------------------------------------------------------------------------------
 
-    def observe(self, services: Services, old_data: t.Mapping[str, str]) -> Found:
-        """Return what there is. ``old_data`` (role -> directory) goes before what containers say of theirs."""
+    def observe(self, services: Services, old_data: t.Mapping[str, str] | None = None) -> Found:
+        """Return what there is.
+
+        ``old_data`` (role -> directory) goes before what containers say of theirs. None: nobody asks for data.
+        """
         said = self._docker.containers()
         containers = read(said)
         ours = frozenset(path.parent.name for path in _OURS.glob("*/manifest.json"))
-        sources = _sources(said, containers, old_data)
         return Found(
             units=tuple(self._units(ours)),
             containers=tuple(containers),
             paths=tuple(path for path in k.PATHS if _is_old(path)),
             holders=tuple(_holders(ports(services), containers)),
-            sources=tuple(source for source in sources if source.role in services),
+            sources=() if old_data is None else tuple(_sources(said, containers, services, old_data)),
             targets={role: self._target(Path(path)) for role, (_, _, path) in k.DATA.items()},
             ours=ours,
         )
@@ -119,7 +121,7 @@ class OldSystems:
         """Somebody whom nobody knows may have started what was stopped."""
         ends = time.monotonic() + _PATIENCE
         while True:
-            found = self.observe(services, {})
+            found = self.observe(services)
             held = [holder for holder in found.holders if not our_role(holder, found) and holder.unit not in TAKEN_OVER]
             if not held:
                 return
@@ -162,7 +164,7 @@ class OldSystems:
 
     def undo_faults(self, services: Services) -> list[str]:
         """Return what is in the way of the old systems."""
-        found = self.observe(services, {})
+        found = self.observe(services)
         faults = [
             f"{path} is there again: take this collection's service off first (playbooks/migrate_undo.yml does)"
             for path, place in sorted(self._record.aside.items())
@@ -220,15 +222,17 @@ def _is_old(known: k.KnownPath) -> bool:
 
 
 def _sources(
-    said: t.Sequence[Json], containers: t.Sequence[Container], given: t.Mapping[str, str]
+    said: t.Sequence[Json], containers: t.Sequence[Container], services: Services, given: t.Mapping[str, str]
 ) -> t.Iterator[Source]:
     for role, path in given.items():
+        if role not in services:
+            continue
         if not Path(path).is_dir():
             raise MigrationError(f"data: {path}, the old data for {role}, is no directory on this host")
-        yield Source(role, path, data.size(Path(path)), "given")
+        yield Source(role, os.path.realpath(path), data.size(Path(path)), "given")
     for one, container in zip(said, containers):
         known = container.known
-        if known is None or not known.data or known.role in given:
+        if known is None or not known.data or known.role in given or known.role not in services:
             continue
         argument, usual, _ = k.DATA[known.role]
         path = data_path(one, argument, usual)

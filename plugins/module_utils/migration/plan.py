@@ -143,16 +143,13 @@ def make_plan(found: Found, services: t.Mapping[str, t.Sequence[int]], copied: t
         if container.known and _makes_way(container.known.role, services)
         if container.running or container.restart != "no"
     )
-    copies = tuple(
-        Copy(source, found.targets[source.role], not found.targets[source.role].empty)
-        for source in found.sources
-        if source.role in services and source.role not in copied
-    )
+    sources = _to_copy(found, services, copied)
+    copies = tuple(Copy(source, found.targets[source.role], not found.targets[source.role].empty) for source in sources)
     refused = tuple(copy for copy in copies if copy.merge and not copy.target.reader)
     copies = tuple(copy for copy in copies if copy not in refused)
     return Plan(
         rows=tuple(_rows(found, services, copied)),
-        faults=(*_strangers(found, services), *_passing(containers), *_full(copies)),
+        faults=(*_strangers(found, services), *_passing(containers), *_rivals(sources), *_full(copies)),
         units=units,
         containers=containers,
         aside=tuple(_aside(found, services)),
@@ -162,6 +159,12 @@ def make_plan(found: Found, services: t.Mapping[str, t.Sequence[int]], copied: t
             for copy in refused
         ),
     )
+
+
+def _to_copy(found: Found, services: t.Mapping[str, t.Any], copied: t.Collection[str]) -> list[Source]:
+    """Return the old data that come to ours; those that two containers share count once."""
+    wanted = [source for source in found.sources if source.role in services and source.role not in copied]
+    return list({(source.role, source.path): source for source in wanted}.values())
 
 
 def _later(copy: Copy) -> str:
@@ -243,8 +246,20 @@ def _passing(containers: t.Sequence[Container]) -> t.Iterator[str]:
     for container in containers:
         if container.running and container.passing:
             yield (
-                f"the container {container.name} was started with --rm: Docker removes it when it stops, with the data in"
+                f"the container {container.name} was started with --rm: Docker removes it when it stops, with its"
                 " volumes that have no name. Make it again without --rm, or save what it has and stop it yourself"
+            )
+
+
+def _rivals(sources: t.Sequence[Source]) -> t.Iterator[str]:
+    """Return a line for each role that would get data from several places: the second would take the first's place."""
+    for role in dict.fromkeys(source.role for source in sources):
+        rivals = [source for source in sources if source.role == role]
+        if len(rivals) > 1:
+            places = ", ".join(f"{source.path} ({source.owner})" for source in rivals)
+            yield (
+                f"old data for {role} are in {len(rivals)} places: {places}. Say which of them come to ours, such as"
+                f" migration_old_data: {{{role}: {rivals[0].path}}}, or none of them (migration_data: false)"
             )
 
 
