@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
-from ansible_collections.gpufleet.monitoring.plugins.module_utils.migration import data, docker, known, plan, record
+from ansible_collections.gpufleet.monitoring.plugins.module_utils.migration import (
+    data,
+    docker,
+    host,
+    known,
+    plan,
+    record,
+)
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.migration.plan import (
     Container,
     Found,
@@ -148,6 +156,10 @@ def test_a_unit_with_the_name_of_ours_is_set_aside_with_its_drop_ins():
     assert make_plan(Found(units=(mine,)), WORKER, ()).aside == (etc, f"{etc}.d")
     packaged = unit("node_exporter", path="/lib/systemd/system/node_exporter.service")
     assert make_plan(Found(units=(packaged,)), WORKER, ()).aside == ()
+    linked = unit(
+        "node_exporter", path="/opt/ds01-infra/node_exporter.service", link="/opt/ds01-infra/node_exporter.service"
+    )
+    assert make_plan(Found(units=(linked,)), WORKER, ()).aside == (etc,)
     other = unit("dc-exporter", path="/etc/systemd/system/dc-exporter.service")
     assert make_plan(Found(units=(other,)), WORKER, ()).aside == ()
 
@@ -345,7 +357,7 @@ def test_what_was_first_found_is_what_is_put_back(tmp_path):
     second = record.Record(root)
     second.note(plan.Plan(units=(unit("dc-exporter", active=False),), containers=(running._replace(running=False),)))
     found = record.Record(root)
-    assert found.units == {"dc-exporter.service": {"active": True, "enabled": True}}
+    assert found.units == {"dc-exporter.service": {"active": True, "enabled": True, "link": ""}}
     assert found.containers == {"grafana": {"running": True, "restart": "always", "retries": 0}}
     assert found.aside == {"/etc/x.d": f"{root}/aside/etc_x.d"}
     assert (root / "record.json").stat().st_mode & 0o777 == 0o600
@@ -358,6 +370,110 @@ def test_a_damaged_record_stops_everything(tmp_path, text):
     (tmp_path / "record.json").write_text(text)
     with pytest.raises(MigrationError, match="damaged"):
         record.Record(tmp_path)
+
+
+# -- back -----------------------------------------------------------------------------------------
+
+
+class Orders:
+    """A host that does as it is told, apart from orders with one of the words in ``fails``."""
+
+    def __init__(self, *containers):
+        self.said, self.fails = [], set()
+        self.containers = [inspected(name, "x", running=False, restart="no") for name in containers]
+
+    def __call__(self, words):
+        self.said.append(" ".join(words[1:]))
+        if self.fails & set(words):
+            return 1, "", f"{words[-1]} is broken"
+        answers = {"ps": "\n".join(one["Id"] for one in self.containers), "inspect": json.dumps(self.containers)}
+        return 0, answers.get(words[1], ""), ""
+
+
+@pytest.fixture
+def migrated(tmp_path, monkeypatch):
+    """Systems, their record and what a host is told: two containers, a unit and two files are out of the way."""
+    (tmp_path / "docker").touch()
+    monkeypatch.setattr(docker, "_PROGRAM", str(tmp_path / "docker"))
+    monkeypatch.setattr(host, "_OURS", tmp_path / "ours")
+    monkeypatch.setattr(known, "unit_path", lambda name: str(tmp_path / name))
+    orders, noted = Orders("db", "web"), record.Record(tmp_path / "record")
+    noted.note(
+        plan.Plan(
+            units=(unit("ds01-exporter", link="/opt/ds01-infra/ds01-exporter.service"),),
+            containers=(Container("db", "0", None, True, "always"), Container("web", "1", None, True, "always")),
+            aside=(str(tmp_path / "status"), str(tmp_path / "manage")),
+        )
+    )
+    (tmp_path / "record" / "aside").mkdir()
+    for place in noted.aside.values():
+        Path(place).write_text("old")
+    return host.OldSystems(orders, noted), noted, orders
+
+
+def test_a_container_that_does_not_start_keeps_nothing_else_from_coming_back(migrated, tmp_path):
+    systems, noted, orders = migrated
+    orders.fails = {"web"}
+    with pytest.raises(MigrationError, match=r"(?s)run it again.*web is broken"):
+        systems.undo()
+    assert "start db" in orders.said
+    assert "start ds01-exporter.service" in orders.said
+    assert (tmp_path / "status").read_text() == "old"
+    assert noted.file.exists()
+    # What is back already is the old system's, and is not taken away again.
+    assert systems.back() == [str(tmp_path / "manage"), str(tmp_path / "status")]
+    orders.fails = set()
+    assert systems.undo() == []
+    assert "start web" in orders.said
+    assert (tmp_path / "status").read_text() == "old"
+    assert not noted.file.exists()
+
+
+def test_nothing_counts_as_back_before_it_is(migrated):
+    assert migrated[0].back() == []
+
+
+def test_a_unit_that_was_a_link_is_one_again(migrated, tmp_path):
+    systems, _, orders = migrated
+    systems.undo()
+    assert str((tmp_path / "ds01-exporter.service").readlink()) == "/opt/ds01-infra/ds01-exporter.service"
+    assert "--quiet enable ds01-exporter.service" in orders.said
+
+
+def test_a_record_of_before_links_were_written_down_is_read(migrated):
+    _, noted, _ = migrated
+    noted.units["ds01-exporter.service"].pop("link")
+    assert noted.links() == {}
+
+
+def test_undoing_looks_for_what_is_in_its_way_before_our_services_go(migrated, tmp_path, monkeypatch):
+    systems, _, orders = migrated
+    holding = {9090: ("prometheus", "prometheus.service"), 9093: ("nc", "stranger.service")}
+    monkeypatch.setattr(
+        host.health, "holders", lambda port: [host.health.Listener(7, *holding[port])] if port in holding else []
+    )
+    (tmp_path / "ours" / "prometheus").mkdir(parents=True)
+    (tmp_path / "ours" / "prometheus" / "manifest.json").touch()
+    (line,) = systems.undo_faults(MASTER, ours_go=True)
+    assert "port 9093 is held by stranger.service" in line
+    assert len(systems.undo_faults(MASTER)) == 2
+    orders.fails = {"ps"}
+    with pytest.raises(MigrationError, match="docker ps"):
+        systems.undo_faults(MASTER, ours_go=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "goes"),
+    [
+        ("/etc/systemd/system/node_exporter.service", True),
+        ("/etc/systemd/system/node_exporter.service.d", True),
+        ("/usr/local/bin/monitoring-status", True),
+        ("/etc/nginx/sites-enabled/dc-monitoring", False),
+        ("/etc/systemd/system/dc-exporter.service", False),
+    ],
+)
+def test_what_goes_with_our_services_is_not_in_the_way(path, goes):
+    assert plan.is_ours(path, {"node_exporter", "nginx"}) is goes
 
 
 # -- the report -----------------------------------------------------------------------------------

@@ -96,6 +96,12 @@ CONTAINERS = (
     KnownContainer("cryptolabs-watchtower", ("containrrr/watchtower",), DC, ""),
 )
 
+
+def unit_path(name: str) -> str:
+    """Return where an administrator's unit file is, or the link to it that systemctl link has made."""
+    return f"/etc/systemd/system/{name}"
+
+
 PATHS = (
     KnownPath("/etc/nginx/sites-enabled/dc-monitoring", DC, "nginx"),
     KnownPath("/usr/local/bin/monitoring-manage", DS01, "monitoring_manage", mark="ds01"),

@@ -23,6 +23,7 @@ class Unit(t.NamedTuple):
     active: bool
     enabled: bool
     path: str = ""  # its file
+    link: str = ""  # where that in /etc leads, if it is a link: disabling the unit removes it
     drop_ins: tuple[str, ...] = ()  # directories
 
     @property
@@ -188,8 +189,8 @@ def _aside(found: Found, services: t.Mapping[str, t.Any]) -> t.Iterator[str]:
         if unit.known.name != f"{unit.known.role}.service" or unit.known.role not in services:
             continue
         # Ours has the same name. What a package ships in /lib stays: ours in /etc goes before it.
-        if unit.path.startswith("/etc/systemd/system/"):
-            yield unit.path
+        if unit.link or unit.path.startswith("/etc/systemd/system/"):
+            yield k.unit_path(unit.known.name)
         yield from (path for path in unit.drop_ins if path.startswith("/etc/systemd/system/"))
 
 
@@ -261,6 +262,14 @@ def _rivals(sources: t.Sequence[Source]) -> t.Iterator[str]:
                 f"old data for {role} are in {len(rivals)} places: {places}. Say which of them come to ours, such as"
                 f" migration_old_data: {{{role}: {rivals[0].path}}}, or none of them (migration_data: false)"
             )
+
+
+def is_ours(path: str, ours: t.Collection[str]) -> bool:
+    """Whether what is now at the place of a file that was set aside goes with this collection's services."""
+    directory, name = posixpath.split(path)
+    if directory == "/etc/systemd/system":
+        return name.partition(".service")[0] in ours
+    return any(known.path == path and known.role == "monitoring_manage" for known in k.PATHS)
 
 
 def _full(copies: t.Sequence[Copy]) -> t.Iterator[str]:
