@@ -47,10 +47,20 @@ def inspected(name, image, labels=None, running=True, restart="always", ports=()
         "Config": {"Image": image, "Labels": labels, "Cmd": list(arguments)},
         "Args": list(arguments),
         "State": {"Running": running},
-        "HostConfig": {"RestartPolicy": {"Name": restart, "MaximumRetryCount": 0}},
-        "NetworkSettings": {"Ports": {f"{port}/tcp": [{"HostIp": "", "HostPort": str(port)}] for port in ports}},
+        "HostConfig": {
+            "RestartPolicy": {"Name": restart, "MaximumRetryCount": 0},
+            "PortBindings": {f"{port}/tcp": [{"HostIp": "", "HostPort": str(port)}] for port in ports},
+        },
+        "NetworkSettings": {
+            "Ports": {f"{port}/tcp": [{"HostIp": "", "HostPort": str(port)}] for port in ports if running}
+        },
         "Mounts": [{"Source": source, "Destination": at} for source, at in mounts],
     }
+
+
+def read(said):
+    """As on a host that gets all of ours."""
+    return docker.read(said, plan.ports({**WORKER, **MASTER}))
 
 
 def stopped(found, services):
@@ -72,7 +82,7 @@ def stopped(found, services):
     ],
 )
 def test_a_container_is_known_by_name_and_image_of_any_registry(name, image):
-    assert known.container(name, image, {}, ()).name == name
+    assert known.container(name, image, {}, (), in_the_way=True).name == name
 
 
 @pytest.mark.parametrize(
@@ -87,7 +97,7 @@ def test_a_container_is_known_by_name_and_image_of_any_registry(name, image):
     ],
 )
 def test_a_clients_container_is_nobodys_we_know(name, image):
-    assert known.container(name, image, {}, ()) is None
+    assert known.container(name, image, {}, (), in_the_way=True) is None
 
 
 def test_what_ds01_built_itself_is_known_by_its_label():
@@ -97,10 +107,47 @@ def test_what_ds01_built_itself_is_known_by_its_label():
 
 def test_a_common_proxy_counts_only_beside_a_known_container_of_its_compose_project():
     project = {"com.docker.compose.project": "dc"}
-    grafana, traefik = inspected("grafana", "grafana/grafana", project), inspected("traefik", "traefik:v2.10", project)
+    grafana, traefik = (
+        inspected("grafana", "grafana/grafana", project, ports=[3000]),
+        inspected("traefik", "traefik:v2.10", project),
+    )
     alone = inspected("traefik", "traefik:v2.10", {"com.docker.compose.project": "shop"})
-    assert [one.known is not None for one in docker.read([grafana, traefik])] == [True, True]
-    assert [one.known is not None for one in docker.read([grafana, alone])] == [True, False]
+    assert [one.known is not None for one in read([grafana, traefik])] == [True, True]
+    assert [one.known is not None for one in read([grafana, alone])] == [True, False]
+
+
+def known_names(said, **more):
+    return [one.name for one in docker.read(said, **more) if one.known]
+
+
+def test_a_name_that_anybody_could_give_needs_a_port_of_ours_or_the_compose_project_of_an_old_system():
+    elsewhere = inspected("prometheus", "prom/prometheus", ports=[19090])
+    assert known_names([elsewhere], wanted=[9090]) == []
+    assert known_names([elsewhere], wanted=[19090]) == ["prometheus"]
+    # Stopped, it has no port now, and would have it again.
+    assert known_names([inspected("grafana", "grafana/grafana", running=False, ports=[3000])], wanted=[3000])
+    # In the host's network it publishes none: who holds the port has said so, or our record.
+    host_network = inspected("node-exporter", "prom/node-exporter")
+    assert known_names([host_network], wanted=[9100]) == []
+    assert known_names([host_network], held=[host_network["Id"]]) == ["node-exporter"]
+    project = {"com.docker.compose.project": "suite"}
+    behind = inspected("prometheus", "prom/prometheus", project)
+    assert known_names([behind, inspected("dc-overview", "cryptolabsza/dc-overview", project)]) == [
+        "prometheus",
+        "dc-overview",
+    ]
+    assert known_names([behind, inspected("dc-overview", "cryptolabsza/dc-overview")]) == ["dc-overview"]
+
+
+def test_a_namesake_stays_and_the_table_says_why():
+    found = Found(
+        containers=tuple(read([inspected("grafana", "grafana/grafana", ports=[13000]), inspected("web", "nginx")]))
+    )
+    made = make_plan(found, MASTER, ())
+    assert made.containers == ()
+    (row,) = made.rows
+    assert row.name == "grafana"
+    assert row.what.startswith("stays: it has no port of ours")
 
 
 # -- what makes way -------------------------------------------------------------------------------
@@ -109,7 +156,7 @@ def test_a_common_proxy_counts_only_beside_a_known_container_of_its_compose_proj
 def test_only_what_the_host_gets_a_successor_for_makes_way():
     found = Found(
         units=(unit("node_exporter"), unit("dc-exporter"), unit("dc-watchdog-agent")),
-        containers=tuple(docker.read([inspected("prometheus", "prom/prometheus"), inspected("web", "nginx")])),
+        containers=tuple(read([inspected("prometheus", "prom/prometheus", ports=[9090]), inspected("web", "nginx")])),
     )
     assert stopped(found, WORKER) == (["node_exporter.service", "dc-exporter.service"], [])
     assert stopped(found, MASTER) == (["node_exporter.service"], ["prometheus"])
@@ -122,7 +169,7 @@ def test_only_what_the_host_gets_a_successor_for_makes_way():
 def test_what_is_stopped_already_is_left_alone():
     found = Found(
         units=(unit("dc-exporter", active=False, enabled=False),),
-        containers=tuple(docker.read([inspected("grafana", "grafana/grafana", running=False, restart="no")])),
+        containers=tuple(read([inspected("grafana", "grafana/grafana", running=False, restart="no", ports=[3000])])),
     )
     made = make_plan(found, {**WORKER, **MASTER}, ())
     assert not made.changes
@@ -130,19 +177,19 @@ def test_what_is_stopped_already_is_left_alone():
 
 
 def test_a_container_that_would_start_again_at_boot_counts_as_running():
-    found = Found(containers=tuple(docker.read([inspected("grafana", "grafana/grafana", running=False)])))
+    found = Found(containers=tuple(read([inspected("grafana", "grafana/grafana", running=False, ports=[3000])])))
     assert stopped(found, MASTER) == ([], ["grafana"])
 
 
 def test_a_container_that_docker_removes_when_it_stops_is_named_before_anything_changes():
     passing = {**inspected("grafana", "grafana/grafana", ports=[3000], restart="no")}
     passing["HostConfig"] = {**passing["HostConfig"], "AutoRemove": True}
-    (line,) = make_plan(Found(containers=tuple(docker.read([passing]))), MASTER, ()).faults
+    (line,) = make_plan(Found(containers=tuple(read([passing]))), MASTER, ()).faults
     assert "the container grafana was started with --rm" in line
     assert "without --rm" in line
     # It stays on a worker, and that of somebody else is none of our business.
-    assert make_plan(Found(containers=tuple(docker.read([passing]))), WORKER, ()).faults == ()
-    assert make_plan(Found(containers=tuple(docker.read([{**passing, "Name": "/web"}]))), MASTER, ()).faults == ()
+    assert make_plan(Found(containers=tuple(read([passing]))), WORKER, ()).faults == ()
+    assert make_plan(Found(containers=tuple(read([{**passing, "Name": "/web"}]))), MASTER, ()).faults == ()
 
 
 def test_a_unit_whose_stop_removes_containers_is_only_disabled():
@@ -179,7 +226,7 @@ def test_a_stranger_on_a_port_is_named_with_the_variable_that_moves_ours():
 
 
 def test_a_clients_container_on_a_port_is_a_stranger():
-    containers = tuple(docker.read([inspected("C.1", "prom/prometheus", ports=[9090])]))
+    containers = tuple(read([inspected("C.1", "prom/prometheus", ports=[9090])]))
     (line,) = faults(Found(containers=containers, holders=(Holder(9090, 0, "", "docker.service", "C.1"),)), MASTER)
     assert "the container C.1" in line
 
@@ -187,7 +234,7 @@ def test_a_clients_container_on_a_port_is_a_stranger():
 def test_those_that_make_way_are_no_strangers_nor_are_our_own():
     found = Found(
         units=(unit("node_exporter"),),
-        containers=tuple(docker.read([inspected("grafana", "grafana/grafana", ports=[3000])])),
+        containers=tuple(read([inspected("grafana", "grafana/grafana", ports=[3000])])),
         holders=(
             Holder(9100, 1, "node_exporter", "node_exporter.service"),
             Holder(3000, 0, "docker-proxy", "docker.service", "grafana"),

@@ -59,17 +59,43 @@ class Docker:
         return out
 
 
-def read(said: t.Sequence[Json]) -> list[Container]:
-    """Return containers as the plan wants them."""
-    names = [(_name(one), str(one["Config"]["Image"]), one["Config"].get("Labels") or {}) for one in said]
+def read(said: t.Sequence[Json], wanted: t.Collection[int] = (), held: t.Collection[str] = ()) -> list[Container]:
+    """Return containers as the plan wants them.
+
+    ``wanted`` are the ports of ours, ``held`` the names and ids of containers that have one or were in the way before.
+    """
+    facts = [
+        (
+            _name(one),
+            str(one["Config"]["Image"]),
+            one["Config"].get("Labels") or {},
+            _name(one) in held or one["Id"] in held or bool(_publishes(one).intersection(wanted)),
+        )
+        for one in said
+    ]
     projects = {
         labels[k.PROJECT_LABEL]
-        for name, image, labels in names
-        if k.PROJECT_LABEL in labels and k.container(name, image, labels, ())
+        for name, image, labels, in_the_way in facts
+        if k.PROJECT_LABEL in labels and k.container(name, image, labels, (), in_the_way)
     }
-    return [
-        _container(one, k.container(name, image, labels, projects)) for one, (name, image, labels) in zip(said, names)
-    ]
+    containers = []
+    for one, (name, image, labels, in_the_way) in zip(said, facts):
+        known = k.container(name, image, labels, projects, in_the_way)
+        namesake = known is None and k.container(name, image, labels, (), in_the_way=True) is not None
+        containers.append(_container(one, known)._replace(namesake=namesake))
+    return containers
+
+
+def _publishes(one: Json) -> set[int]:
+    """Return the TCP ports of the host that a container has when it runs."""
+    asked = one["HostConfig"].get("PortBindings") or {}
+    return {
+        int(entry["HostPort"])
+        for port, at in asked.items()
+        if port.endswith("/tcp")
+        for entry in at or ()
+        if entry.get("HostPort")
+    }
 
 
 def _name(one: Json) -> str:

@@ -62,13 +62,15 @@ class OldSystems:
         ``old_data`` (role -> directory) goes before what containers say of theirs. None: nobody asks for data.
         """
         said = self._docker.containers()
-        containers = read(said)
+        holders = tuple(_holders(ports(services), read(said)))
+        held = {holder.container for holder in holders} | set(self._record.containers)
+        containers = read(said, ports(services), held)
         ours = frozenset(path.parent.name for path in _OURS.glob("*/manifest.json"))
         return Found(
             units=tuple(self._units(ours)),
             containers=tuple(containers),
             paths=tuple(path for path in k.PATHS if _is_old(path)),
-            holders=tuple(_holders(ports(services), containers)),
+            holders=holders,
             sources=() if old_data is None else tuple(_sources(said, containers, services, old_data)),
             targets={role: self._target(Path(path)) for role, (_, _, path) in k.DATA.items()},
             ours=ours,

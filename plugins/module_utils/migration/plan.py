@@ -42,6 +42,7 @@ class Container(t.NamedTuple):
     restart: str  # the restart policy's name
     retries: int = 0
     ports: tuple[int, ...] = ()  # of the host
+    namesake: bool = False  # has a name and an image that are known, and nothing else says that it is the old system's
     passing: bool = False  # docker run --rm: Docker removes it, and its unnamed volumes, when it stops
 
     @property
@@ -307,6 +308,9 @@ def _rows(found: Found, services: t.Mapping[str, t.Sequence[int]], copied: t.Col
             restarts = container.running or container.restart != "no"
             what = _fate(container.known, restarts, services)
             yield Row("container", container.name, container.known.system, container.state, what)
+        elif container.namesake:
+            what = "stays: it has no port of ours, and is in no compose project of an old system"
+            yield Row("container", container.name, "nobody known", container.state, what)
     for path in found.paths:
         if path.role in services:
             yield Row("file", path.path, path.system, "there", "set aside")
