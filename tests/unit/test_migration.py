@@ -476,6 +476,17 @@ def test_a_container_that_does_not_start_keeps_nothing_else_from_coming_back(mig
     assert not noted.file.exists()
 
 
+def test_a_unit_is_stopped_while_systemd_still_knows_it(migrated):
+    systems, _, orders = migrated
+    systems.make_way(plan.Plan(units=(unit("ds01-exporter"), unit("dc-overview"))), {})
+    words = [line for line in orders.said if "disable" in line or line.startswith("stop")]
+    assert words == [
+        "stop ds01-exporter.service",
+        "--quiet disable ds01-exporter.service",
+        "--quiet disable dc-overview.service",
+    ]
+
+
 def test_nothing_counts_as_back_before_it_is(migrated):
     assert migrated[0].back() == []
 

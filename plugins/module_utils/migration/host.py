@@ -103,10 +103,11 @@ class OldSystems:
         """Carry a plan out. Raises MigrationError, SystemdError, OSError; the record then has what was done."""
         self._record.note(plan)
         for unit in plan.units:
-            # First of all: it might start its container again.
-            self._systemd.enable(unit.known.name, False)
+            # First of all: it might start its container again. Stopped before it is disabled, which takes away a file
+            # that is a link: systemd then knows no unit to stop.
             if unit.known.stop:
                 self._systemd.order("stop", unit.known.name)
+            self._systemd.enable(unit.known.name, False)
         for container in plan.containers:
             self._docker.restart(container.name, "no")
             if container.running:
