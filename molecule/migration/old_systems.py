@@ -19,6 +19,7 @@ from pathlib import Path
 
 PREPARED = Path("/etc/old-systems")  # when, in seconds since the epoch, and which silence
 WORK = Path("/opt/old")
+UNITS = Path("/etc/systemd/system")
 # Of each system: images that are no more than a name here.
 STAND_INS = {
     "ds01": ["prom/node-exporter:v1.7.0", "nvcr.io/nvidia/k8s/dcgm-exporter:3.3.0", "grafana/grafana:10.2.0"],
@@ -83,7 +84,8 @@ def ds01(mirror: str, prometheus: str, alertmanager: str) -> None:
     serve("ds01-node-exporter", "prom/node-exporter:v1.7.0", 9100, *labels)
     serve("ds01-dcgm-exporter", "nvcr.io/nvidia/k8s/dcgm-exporter:3.3.0", 9400, *labels)
     serve("ds01-grafana", "grafana/grafana:10.2.0", 3000, *labels)
-    unit("ds01-exporter", 9101)
+    # By systemctl link, as a host may have it; the manual copies the file.
+    unit("ds01-exporter", 9101, at=Path("/opt/ds01-infra/config/deploy/systemd"))
     Path("/usr/local/bin/monitoring-status").symlink_to("/opt/ds01-infra/scripts/monitoring/monitoring-status")
     silence = add_silence()
     until_scraped()
@@ -160,14 +162,17 @@ def serve(name: str, image: str, port: int, *options: str, restart: str = "unles
     start(name, "-p", f"127.0.0.1:{port}:{port}", *options, image, *command, restart=restart)
 
 
-def unit(name: str, port: int, enabled: bool = True) -> None:
-    write_unit(name, f'ExecStart=/usr/bin/python3 -c "{SERVER.format(port=port)}"\nRestart=always', enabled)
+def unit(name: str, port: int, enabled: bool = True, at: Path = UNITS) -> None:
+    write_unit(name, f'ExecStart=/usr/bin/python3 -c "{SERVER.format(port=port)}"\nRestart=always', enabled, at)
 
 
-def write_unit(name: str, service: str, enabled: bool = True) -> None:
+def write_unit(name: str, service: str, enabled: bool = True, at: Path = UNITS) -> None:
     text = f"[Unit]\nDescription=Old {name}\n[Service]\n{service}\n[Install]\nWantedBy=multi-user.target\n"
-    Path(f"/etc/systemd/system/{name}.service").write_text(text)
+    at.mkdir(parents=True, exist_ok=True)
+    (at / f"{name}.service").write_text(text)
     run("systemctl", "daemon-reload")
+    if at != UNITS:
+        run("systemctl", "link", at / f"{name}.service")
     run("systemctl", "enable", "--now", name) if enabled else run("systemctl", "start", name)
 
 

@@ -36,7 +36,8 @@ options:
       - V(stopped) lets the old systems make way.
       - V(restored) puts back what V(stopped) has done, as the record on the host has it. This collection's services
         have to be gone by then. Data that were copied stay where they are, too.
-      - V(recorded) only says what the record has.
+      - V(recorded) only says what the record has. It fails where something else than this collection is in the way of
+        its coming back, such as a stranger on one of the ports of I(services), or Docker that is stopped.
     type: str
     choices: [stopped, restored, recorded]
     default: stopped
@@ -112,6 +113,12 @@ recorded:
   description: Whether the host has a record, and so there is something to undo.
   returned: always
   type: bool
+back:
+  description: Files of the old systems that an earlier V(restored) has put back, before it failed.
+  returned: with O(state=recorded)
+  type: list
+  elements: str
+  sample: [/usr/local/bin/monitoring-status]
 """
 
 import functools
@@ -150,9 +157,7 @@ def main() -> None:
 
 def _stop(module: AnsibleModule, systems: OldSystems, record: Record) -> dict[str, t.Any]:
     services = _services(module.params["services"])
-    found = systems.observe(services, module.params["old_data"])
-    if not module.params["data"]:
-        found = found._replace(sources=())
+    found = systems.observe(services, module.params["old_data"] if module.params["data"] else None)
     plan = make_plan(found, services, set(record.data))
     if plan.faults:
         module.fail_json(
@@ -176,12 +181,17 @@ def _stop(module: AnsibleModule, systems: OldSystems, record: Record) -> dict[st
 
 def _restore(module: AnsibleModule, systems: OldSystems, record: Record) -> dict[str, t.Any]:
     rows, recorded = systems.undo_rows(), record.exists
-    if module.params["state"] == "recorded" or not recorded:
-        return {"changed": False, "recorded": recorded, **_report(rows, "there is nothing to undo here")}
-    if not module.check_mode:
-        faults = systems.undo_faults(_services(module.params["services"]))
+    asked = module.params["state"] == "recorded"
+    # Checked once before this collection's services go, and once when they are gone.
+    if recorded and (asked or not module.check_mode):
+        faults = systems.undo_faults(_services(module.params["services"]), ours_go=asked)
         if faults:
-            module.fail_json("\n".join(["Nothing was changed on this host:", *(f"- {fault}" for fault in faults)]))
+            kept = "Nothing was changed on this host:" if asked else "Nothing was put back:"
+            module.fail_json("\n".join([kept, *(f"- {fault}" for fault in faults)]))
+    if asked or not recorded:
+        back = {"back": systems.back()} if asked else {}
+        return {"changed": False, "recorded": recorded, **back, **_report(rows, "there is nothing to undo here")}
+    if not module.check_mode:
         for line in systems.undo():
             module.warn(line)
     return {"changed": True, "recorded": record.exists, **_report(rows)}

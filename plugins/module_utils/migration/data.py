@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import subprocess
 import time
 import typing as t
@@ -69,15 +70,26 @@ def bring(copy: Copy) -> None:
 
 
 def _copy(source: Path, staging: Path) -> None:
-    def passing(_: str, names: list[str]) -> set[str]:
-        return {name for name in names if _PASSING.fullmatch(name)}
+    """Copy directories and plain files alone: a link that a container has made leads root to anything on the host."""
 
-    shutil.copytree(source, staging, ignore=passing)
+    def left(directory: str, names: list[str]) -> set[str]:
+        return {name for name in names if _PASSING.fullmatch(name) or not _is_plain(Path(directory) / name)}
+
+    if os.path.realpath(source) != str(source):
+        raise MigrationError(f"{source} has become a link, or something above it: nothing was copied")
+    shutil.copytree(source, staging, symlinks=True, ignore=left)
     staging.chmod(0o700)
+
+
+def _is_plain(path: Path) -> bool:
+    mode = path.lstat().st_mode
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
 
 
 def _place(staging: Path, target: Path) -> None:
     """One step, so that there are never half of them. systemd gives them to the service when it first starts."""
+    if not is_empty(target):
+        raise MigrationError(f"{target} has data by now, and keeps them: nothing was copied")
     if target.exists():
         _own(staging, target)
         shutil.rmtree(target)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import typing as t
 from pathlib import Path
@@ -58,17 +59,43 @@ class Docker:
         return out
 
 
-def read(said: t.Sequence[Json]) -> list[Container]:
-    """Return containers as the plan wants them."""
-    names = [(_name(one), str(one["Config"]["Image"]), one["Config"].get("Labels") or {}) for one in said]
+def read(said: t.Sequence[Json], wanted: t.Collection[int] = (), held: t.Collection[str] = ()) -> list[Container]:
+    """Return containers as the plan wants them.
+
+    ``wanted`` are the ports of ours, ``held`` the names and ids of containers that have one or were in the way before.
+    """
+    facts = [
+        (
+            _name(one),
+            str(one["Config"]["Image"]),
+            one["Config"].get("Labels") or {},
+            _name(one) in held or one["Id"] in held or bool(_publishes(one).intersection(wanted)),
+        )
+        for one in said
+    ]
     projects = {
         labels[k.PROJECT_LABEL]
-        for name, image, labels in names
-        if k.PROJECT_LABEL in labels and k.container(name, image, labels, ())
+        for name, image, labels, in_the_way in facts
+        if k.PROJECT_LABEL in labels and k.container(name, image, labels, (), in_the_way)
     }
-    return [
-        _container(one, k.container(name, image, labels, projects)) for one, (name, image, labels) in zip(said, names)
-    ]
+    containers = []
+    for one, (name, image, labels, in_the_way) in zip(said, facts):
+        known = k.container(name, image, labels, projects, in_the_way)
+        namesake = known is None and k.container(name, image, labels, (), in_the_way=True) is not None
+        containers.append(_container(one, known)._replace(namesake=namesake))
+    return containers
+
+
+def _publishes(one: Json) -> set[int]:
+    """Return the TCP ports of the host that a container has when it runs."""
+    asked = one["HostConfig"].get("PortBindings") or {}
+    return {
+        int(entry["HostPort"])
+        for port, at in asked.items()
+        if port.endswith("/tcp")
+        for entry in at or ()
+        if entry.get("HostPort")
+    }
 
 
 def _name(one: Json) -> str:
@@ -85,6 +112,7 @@ def _container(one: Json, known: k.KnownContainer | None) -> Container:
         running=bool(one["State"]["Running"] or one["State"].get("Restarting")),
         restart=policy.get("Name") or "no",
         retries=int(policy.get("MaximumRetryCount") or 0),
+        passing=bool(one["HostConfig"].get("AutoRemove")),
         ports=tuple(
             sorted(
                 {
@@ -99,11 +127,22 @@ def _container(one: Json, known: k.KnownContainer | None) -> Container:
 
 
 def data_path(one: Json, argument: str, usual: str) -> str:
-    """Return the directory of the host that holds a container's data; "" where they are in the container itself."""
+    """Return the directory of the host that holds a container's data; "" where they are in the container itself.
+
+    Raises MigrationError where the way there leads over a link of the container's.
+    """
     words = [str(word) for word in [*(one.get("Args") or []), *(one["Config"].get("Cmd") or [])]]
     inside = next((word.partition("=")[2] for word in words if word.startswith(f"{argument}=")), usual).rstrip("/")
     for mount in one.get("Mounts") or []:
         destination = str(mount["Destination"]).rstrip("/")
         if inside == destination or inside.startswith(f"{destination}/"):
-            return str(mount["Source"]) + inside[len(destination) :]
+            # What is above the mount is the host's own; a link below it is the container's, and leads anywhere.
+            source = Path(os.path.realpath(mount["Source"]))
+            path = source / inside[len(destination) :].lstrip("/")
+            if os.path.realpath(path) == str(path):
+                return str(path)
+            raise MigrationError(
+                f"data: {path}, of the container {_name(one)}, is a link or below one, which is not followed. Name the"
+                f" directory itself (migration_old_data), or leave them where they are (migration_data: false)"
+            )
     return ""

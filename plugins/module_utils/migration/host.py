@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ..native_service import health
-from ..native_service.systemd import Systemd
+from ..native_service.systemd import Systemd, SystemdError
 from . import data
 from . import known as k
 from .docker import Docker, Json, Run, data_path, read
@@ -28,6 +28,7 @@ from .plan import (
     Source,
     Target,
     Unit,
+    is_ours,
     our_role,
     ports,
     who,
@@ -35,6 +36,7 @@ from .plan import (
 from .record import Record
 
 Services = t.Mapping[str, t.Sequence[int]]
+Before = t.Mapping[str, t.Any]
 
 # Where native_service says what it has placed.
 _OURS = Path("/opt/gpufleet")
@@ -54,18 +56,22 @@ class OldSystems:
 
     # -- see ----------------------------------------------------------------------------------
 
-    def observe(self, services: Services, old_data: t.Mapping[str, str]) -> Found:
-        """Return what there is. ``old_data`` (role -> directory) goes before what containers say of theirs."""
+    def observe(self, services: Services, old_data: t.Mapping[str, str] | None = None) -> Found:
+        """Return what there is.
+
+        ``old_data`` (role -> directory) goes before what containers say of theirs. None: nobody asks for data.
+        """
         said = self._docker.containers()
-        containers = read(said)
+        holders = tuple(_holders(ports(services), read(said)))
+        held = {holder.container for holder in holders} | set(self._record.containers)
+        containers = read(said, ports(services), held)
         ours = frozenset(path.parent.name for path in _OURS.glob("*/manifest.json"))
-        sources = _sources(said, containers, old_data)
         return Found(
             units=tuple(self._units(ours)),
             containers=tuple(containers),
             paths=tuple(path for path in k.PATHS if _is_old(path)),
-            holders=tuple(_holders(ports(services), containers)),
-            sources=tuple(source for source in sources if source.role in services),
+            holders=holders,
+            sources=() if old_data is None else tuple(_sources(said, containers, services, old_data)),
             targets={role: self._target(Path(path)) for role, (_, _, path) in k.DATA.items()},
             ours=ours,
         )
@@ -82,6 +88,7 @@ class OldSystems:
                 active=said["ActiveState"] in ("active", "activating", "reloading"),
                 enabled=said["UnitFileState"] in ("enabled", "enabled-runtime"),
                 path=said["FragmentPath"],
+                link=_link(k.unit_path(known.name)),
                 drop_ins=tuple(sorted({str(Path(path).parent) for path in said["DropInPaths"].split()})),
             )
 
@@ -96,10 +103,11 @@ class OldSystems:
         """Carry a plan out. Raises MigrationError, SystemdError, OSError; the record then has what was done."""
         self._record.note(plan)
         for unit in plan.units:
-            # First of all: it might start its container again.
-            self._systemd.enable(unit.known.name, False)
+            # First of all: it might start its container again. Stopped before it is disabled, which takes away a file
+            # that is a link: systemd then knows no unit to stop.
             if unit.known.stop:
                 self._systemd.order("stop", unit.known.name)
+            self._systemd.enable(unit.known.name, False)
         for container in plan.containers:
             self._docker.restart(container.name, "no")
             if container.running:
@@ -119,7 +127,7 @@ class OldSystems:
         """Somebody whom nobody knows may have started what was stopped."""
         ends = time.monotonic() + _PATIENCE
         while True:
-            found = self.observe(services, {})
+            found = self.observe(services)
             held = [holder for holder in found.holders if not our_role(holder, found) and holder.unit not in TAKEN_OVER]
             if not held:
                 return
@@ -160,47 +168,84 @@ class OldSystems:
             rows.append(Row("data", source["from"], "", f"copied on {source['at']}", f"the copy in {target} stays"))
         return rows
 
-    def undo_faults(self, services: Services) -> list[str]:
-        """Return what is in the way of the old systems."""
-        found = self.observe(services, {})
+    def undo_faults(self, services: Services, ours_go: bool = False) -> list[str]:
+        """Return what is in the way of the old systems; ``ours_go`` where this collection's services are to go first.
+
+        Raises MigrationError where Docker cannot be asked.
+        """
+        found = self.observe(services)
         faults = [
             f"{path} is there again: take this collection's service off first (playbooks/migrate_undo.yml does)"
             for path, place in sorted(self._record.aside.items())
-            if os.path.lexists(path) and os.path.lexists(place)
+            if os.path.lexists(path) and os.path.lexists(place) and not (ours_go and is_ours(path, found.ours))
         ]
         for holder in found.holders:
+            if ours_go and our_role(holder, found):
+                continue
             old = [one.name for one in found.containers if holder.container in (one.name, one.id)]
             known = holder.unit in self._record.units or holder.unit in TAKEN_OVER
             if not known and not any(name in self._record.containers for name in old):
                 faults.append(f"port {holder.port} is held by {who(holder)}, process {holder.pid}: stop it first")
         return list(dict.fromkeys(faults))
 
+    def back(self) -> list[str]:
+        """Return the files that were put back already, by a run of undo that then failed."""
+        aside = sorted(self._record.aside.items())
+        return [path for path, place in aside if os.path.lexists(path) and not os.path.lexists(place)]
+
     def undo(self) -> list[str]:
         """Put all back, and forget the record. Return what could not be put back because it is gone.
 
-        Raises MigrationError, SystemdError, OSError; the record stays, so that it can be tried again.
+        What fails does not keep the rest from coming back. Raises MigrationError with all of that, and OSError; the
+        record stays, so that it can be tried again.
         """
+        gone = self._files_back()
+        failed = []
+        there = {container.name for container in read(self._docker.containers())} if self._record.containers else set()
+        steps: list[tuple[t.Callable[[str, Before], list[str]], str, Before]] = [
+            # What others need was stopped last.
+            *(
+                (self._start, name, before)
+                for name, before in reversed(self._record.containers.items())
+                if name in there
+            ),
+            *((self._bring_back, name, before) for name, before in self._record.units.items()),
+        ]
+        for step, name, before in steps:
+            try:
+                gone += step(name, before)
+            except (MigrationError, SystemdError, OSError) as error:
+                failed.append(str(error))
+        if failed:
+            raise MigrationError("\n".join(["All else is back. Mend this, and run it again:", *failed]))
+        gone += [
+            f"the container {name} is gone: its compose file makes it again"
+            for name in self._record.containers
+            if name not in there
+        ]
+        self._record.remove()
+        return gone
+
+    def _files_back(self) -> list[str]:
+        for path, link in self._record.links().items():
+            if not os.path.lexists(path) and not os.path.lexists(self._record.aside.get(path, "")):
+                Path(path).symlink_to(link)
         gone = []
         for path, place in self._record.aside.items():
             if os.path.lexists(place):
                 shutil.move(place, path)
             elif not os.path.lexists(path):
                 gone.append(f"{path} is gone, and so it is not put back")
-        self._read_again(self._record.aside)
-        there = {container.name for container in read(self._docker.containers())} if self._record.containers else set()
-        for name, before in reversed(self._record.containers.items()):  # what others need was stopped last
-            if name not in there:
-                gone.append(f"the container {name} is gone: its compose file makes it again")
-                continue
-            self._docker.restart(name, before["restart"], before["retries"])
-            if before["running"]:
-                self._docker.start(name)
-        for name, before in self._record.units.items():
-            gone += self._bring_back(name, before)
-        self._record.remove()
+        self._read_again([*self._record.aside, *self._record.links()])
         return gone
 
-    def _bring_back(self, name: str, before: t.Mapping[str, t.Any]) -> list[str]:
+    def _start(self, name: str, before: Before) -> list[str]:
+        self._docker.restart(name, before["restart"], before["retries"])
+        if before["running"]:
+            self._docker.start(name)
+        return []
+
+    def _bring_back(self, name: str, before: Before) -> list[str]:
         if "not-found" in self._run(["systemctl", "show", "--property", "LoadState", name])[1]:
             return [f"the unit {name} is gone, and so it is not started"]
         if before["enabled"]:
@@ -208,6 +253,10 @@ class OldSystems:
         if before["active"]:
             self._systemd.order("start", name)
         return []
+
+
+def _link(path: str) -> str:
+    return str(Path(path).readlink()) if Path(path).is_symlink() else ""
 
 
 def _is_old(known: k.KnownPath) -> bool:
@@ -220,15 +269,17 @@ def _is_old(known: k.KnownPath) -> bool:
 
 
 def _sources(
-    said: t.Sequence[Json], containers: t.Sequence[Container], given: t.Mapping[str, str]
+    said: t.Sequence[Json], containers: t.Sequence[Container], services: Services, given: t.Mapping[str, str]
 ) -> t.Iterator[Source]:
     for role, path in given.items():
+        if role not in services:
+            continue
         if not Path(path).is_dir():
             raise MigrationError(f"data: {path}, the old data for {role}, is no directory on this host")
-        yield Source(role, path, data.size(Path(path)), "given")
+        yield Source(role, os.path.realpath(path), data.size(Path(path)), "given")
     for one, container in zip(said, containers):
         known = container.known
-        if known is None or not known.data or known.role in given:
+        if known is None or not known.data or known.role in given or known.role not in services:
             continue
         argument, usual, _ = k.DATA[known.role]
         path = data_path(one, argument, usual)

@@ -40,6 +40,8 @@ class KnownContainer(t.NamedTuple):
     by_project: bool = False
     # Its data are worth keeping: see DATA.
     data: bool = False
+    # Anybody could have called it so: it has to be in such a project, too, or to want a port that ours needs.
+    common: bool = False
 
 
 class KnownPath(t.NamedTuple):
@@ -81,10 +83,10 @@ CONTAINERS = (
     KnownContainer("ds01-dcgm-exporter", _DCGM, DS01, "dcgm"),
     KnownContainer("ds01-exporter", (), DS01, "gpu_exporter"),  # built on the host, known by its label
     KnownContainer("ds01-cadvisor", _CADVISOR, DS01, ""),
-    KnownContainer("prometheus", _PROMETHEUS, DC, "prometheus", data=True),
-    KnownContainer("grafana", _GRAFANA, DC, "grafana"),
-    KnownContainer("node-exporter", _NODE, DC, "node_exporter"),
-    KnownContainer("dcgm-exporter", _DCGM, DC, "dcgm"),
+    KnownContainer("prometheus", _PROMETHEUS, DC, "prometheus", data=True, common=True),
+    KnownContainer("grafana", _GRAFANA, DC, "grafana", common=True),
+    KnownContainer("node-exporter", _NODE, DC, "node_exporter", common=True),
+    KnownContainer("dcgm-exporter", _DCGM, DC, "dcgm", common=True),
     KnownContainer("dc-overview", ("cryptolabsza/dc-overview",), DC, "prometheus"),
     KnownContainer("cryptolabs-proxy", ("cryptolabsza/cryptolabs-proxy",), DC, "nginx"),
     KnownContainer("traefik", ("traefik",), DC, "nginx", by_project=True),
@@ -95,6 +97,12 @@ CONTAINERS = (
     KnownContainer("watchtower", ("containrrr/watchtower",), DC, "", by_project=True),
     KnownContainer("cryptolabs-watchtower", ("containrrr/watchtower",), DC, ""),
 )
+
+
+def unit_path(name: str) -> str:
+    """Return where an administrator's unit file is, or the link to it that systemctl link has made."""
+    return f"/etc/systemd/system/{name}"
+
 
 PATHS = (
     KnownPath("/etc/nginx/sites-enabled/dc-monitoring", DC, "nginx"),
@@ -109,15 +117,20 @@ DATA = {
 }
 
 
-def container(name: str, image: str, labels: t.Mapping[str, str], projects: t.Container[str]) -> KnownContainer | None:
-    """Return what is known of a container. ``projects`` are the compose projects of the old systems on this host."""
+def container(
+    name: str, image: str, labels: t.Mapping[str, str], projects: t.Container[str], in_the_way: bool = False
+) -> KnownContainer | None:
+    """Return what is known of a container.
+
+    ``projects`` are the compose projects of the old systems on this host; ``in_the_way``: it has a port of ours.
+    """
     for known in CONTAINERS:
         if known.name != name:
             continue
         labelled = known.system == DS01 and labels.get(DS01_LABEL[0]) == DS01_LABEL[1]
         if not labelled and not any(is_image(image, wanted) for wanted in known.images):
             continue
-        if not known.by_project or labels.get(PROJECT_LABEL) in projects:
+        if labels.get(PROJECT_LABEL) in projects or not (known.by_project or (known.common and not in_the_way)):
             return known
     return None
 

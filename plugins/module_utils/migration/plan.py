@@ -23,6 +23,7 @@ class Unit(t.NamedTuple):
     active: bool
     enabled: bool
     path: str = ""  # its file
+    link: str = ""  # where that in /etc leads, if it is a link: disabling the unit removes it
     drop_ins: tuple[str, ...] = ()  # directories
 
     @property
@@ -41,6 +42,8 @@ class Container(t.NamedTuple):
     restart: str  # the restart policy's name
     retries: int = 0
     ports: tuple[int, ...] = ()  # of the host
+    namesake: bool = False  # has a name and an image that are known, and nothing else says that it is the old system's
+    passing: bool = False  # docker run --rm: Docker removes it, and its unnamed volumes, when it stops
 
     @property
     def state(self) -> str:
@@ -142,16 +145,13 @@ def make_plan(found: Found, services: t.Mapping[str, t.Sequence[int]], copied: t
         if container.known and _makes_way(container.known.role, services)
         if container.running or container.restart != "no"
     )
-    copies = tuple(
-        Copy(source, found.targets[source.role], not found.targets[source.role].empty)
-        for source in found.sources
-        if source.role in services and source.role not in copied
-    )
+    sources = _to_copy(found, services, copied)
+    copies = tuple(Copy(source, found.targets[source.role], not found.targets[source.role].empty) for source in sources)
     refused = tuple(copy for copy in copies if copy.merge and not copy.target.reader)
     copies = tuple(copy for copy in copies if copy not in refused)
     return Plan(
         rows=tuple(_rows(found, services, copied)),
-        faults=(*_strangers(found, services), *_full(copies)),
+        faults=(*_strangers(found, services), *_passing(containers), *_rivals(sources), *_full(copies)),
         units=units,
         containers=containers,
         aside=tuple(_aside(found, services)),
@@ -161,6 +161,12 @@ def make_plan(found: Found, services: t.Mapping[str, t.Sequence[int]], copied: t
             for copy in refused
         ),
     )
+
+
+def _to_copy(found: Found, services: t.Mapping[str, t.Any], copied: t.Collection[str]) -> list[Source]:
+    """Return the old data that come to ours; those that two containers share count once."""
+    wanted = [source for source in found.sources if source.role in services and source.role not in copied]
+    return list({(source.role, source.path): source for source in wanted}.values())
 
 
 def _later(copy: Copy) -> str:
@@ -184,8 +190,8 @@ def _aside(found: Found, services: t.Mapping[str, t.Any]) -> t.Iterator[str]:
         if unit.known.name != f"{unit.known.role}.service" or unit.known.role not in services:
             continue
         # Ours has the same name. What a package ships in /lib stays: ours in /etc goes before it.
-        if unit.path.startswith("/etc/systemd/system/"):
-            yield unit.path
+        if unit.link or unit.path.startswith("/etc/systemd/system/"):
+            yield k.unit_path(unit.known.name)
         yield from (path for path in unit.drop_ins if path.startswith("/etc/systemd/system/"))
 
 
@@ -238,6 +244,35 @@ def our_role(holder: Holder, found: Found) -> str:
     return ""
 
 
+def _passing(containers: t.Sequence[Container]) -> t.Iterator[str]:
+    for container in containers:
+        if container.running and container.passing:
+            yield (
+                f"the container {container.name} was started with --rm: Docker removes it when it stops, with its"
+                " volumes that have no name. Make it again without --rm, or save what it has and stop it yourself"
+            )
+
+
+def _rivals(sources: t.Sequence[Source]) -> t.Iterator[str]:
+    """Return a line for each role that would get data from several places: the second would take the first's place."""
+    for role in dict.fromkeys(source.role for source in sources):
+        rivals = [source for source in sources if source.role == role]
+        if len(rivals) > 1:
+            places = ", ".join(f"{source.path} ({source.owner})" for source in rivals)
+            yield (
+                f"old data for {role} are in {len(rivals)} places: {places}. Say which of them come to ours, such as"
+                f" migration_old_data: {{{role}: {rivals[0].path}}}, or none of them (migration_data: false)"
+            )
+
+
+def is_ours(path: str, ours: t.Collection[str]) -> bool:
+    """Whether what is now at the place of a file that was set aside goes with this collection's services."""
+    directory, name = posixpath.split(path)
+    if directory == "/etc/systemd/system":
+        return name.partition(".service")[0] in ours
+    return any(known.path == path and known.role == "monitoring_manage" for known in k.PATHS)
+
+
 def _full(copies: t.Sequence[Copy]) -> t.Iterator[str]:
     for copy in copies:
         need = room(copy)
@@ -273,6 +308,9 @@ def _rows(found: Found, services: t.Mapping[str, t.Sequence[int]], copied: t.Col
             restarts = container.running or container.restart != "no"
             what = _fate(container.known, restarts, services)
             yield Row("container", container.name, container.known.system, container.state, what)
+        elif container.namesake:
+            what = "stays: it has no port of ours, and is in no compose project of an old system"
+            yield Row("container", container.name, "nobody known", container.state, what)
     for path in found.paths:
         if path.role in services:
             yield Row("file", path.path, path.system, "there", "set aside")

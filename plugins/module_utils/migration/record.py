@@ -9,6 +9,7 @@ import os
 import typing as t
 from pathlib import Path
 
+from . import known as k
 from .plan import MigrationError, Plan
 
 ROOT = Path("/var/lib/gpufleet-migration")
@@ -39,13 +40,20 @@ class Record:
     def note(self, plan: Plan) -> None:
         """Write down how things are that the plan changes."""
         for unit in plan.units:
-            self.units.setdefault(unit.known.name, {"active": unit.active, "enabled": unit.enabled})
+            before = {"active": unit.active, "enabled": unit.enabled, "link": unit.link}
+            self.units.setdefault(unit.known.name, before)
         for container in plan.containers:
-            before = {"running": container.running, "restart": container.restart, "retries": container.retries}
-            self.containers.setdefault(container.name, before)
+            self.containers.setdefault(
+                container.name,
+                {"running": container.running, "restart": container.restart, "retries": container.retries},
+            )
         for path in plan.aside:
             self.aside.setdefault(path, str(self.root / "aside" / path.strip("/").replace("/", "_")))
         self.write()
+
+    def links(self) -> dict[str, str]:
+        """Return the units' files that were links (systemctl link), and where to."""
+        return {k.unit_path(name): before["link"] for name, before in self.units.items() if before.get("link")}
 
     def write(self) -> None:
         """Put the record onto the disk, for root alone, in one step."""
