@@ -83,7 +83,7 @@ class Acme:
             if name == "rate-limited"
             else f"/usr/bin/pebble -config /root/{name}.json -dnsserver 127.0.0.1:53 -strict false"
         )
-        # Of good nonces it refuses some by chance, to see that clients try again; certbot does, once, and it may be twice.
+        # Of good nonces it refuses some by chance, to see that clients try again; certbot does so once only.
         chance = "--setenv=PEBBLE_VA_NOSLEEP=1 --setenv=PEBBLE_AUTHZREUSE=0 --setenv=PEBBLE_WFE_NONCEREJECT=0"
         settings = f"{chance} --collect --quiet"
         self._sh("outside", f"systemctl stop {name} 2>/dev/null; systemd-run --unit={name} {settings} {command}")
