@@ -37,10 +37,14 @@ MIRROR = "gpufleet_mirror_url"
 PREFIX = "mirror:/"  # in place of a mirror's URL
 COLLECTION = "gpufleet.monitoring."
 
-# Modules in the roles' tasks that bring nothing from elsewhere to a host. Those that do are in _READERS, below.
+# Modules in the roles' tasks that bring nothing from elsewhere to a host. Those that do are in _READERS, below. Of
+# commands there is one, of monitoring_manage, which looks for a word in files.
 HARMLESS = frozenset(
     {f"{COLLECTION}{name}" for name in ("dcgm_info", "nginx_info")}
-    | {f"ansible.builtin.{name}" for name in ("assert", "copy", "debug", "fetch", "file", "set_fact", "stat")}
+    | {
+        f"ansible.builtin.{name}"
+        for name in ("assert", "command", "copy", "debug", "fetch", "file", "set_fact", "stat")
+    }
 )
 ARGUMENTS = ("state", "release", "packages", "plugins")  # of these, all that tells what comes from elsewhere
 INFO = f"{COLLECTION}dcgm_info"
