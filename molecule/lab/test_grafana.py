@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -36,8 +37,7 @@ def homes(mirror):
 
 def unpacked(mirror, version):
     name = f"{grafana.DOWNLOADS}/grafana-{version}.linux-{debian.architecture()}.tar.gz"
-    with tarfile.open(mirror / name) as tar:
-        tar.extractall(mirror, filter="data")
+    shutil.unpack_archive(mirror / name, mirror)
     return mirror / f"grafana-{version}"
 
 

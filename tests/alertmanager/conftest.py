@@ -6,10 +6,10 @@ import contextlib
 import email
 import email.policy
 import json
+import shutil
 import socket
 import subprocess
 import sys
-import tarfile
 import threading
 import time
 import urllib.error
@@ -38,8 +38,7 @@ def release(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("r")
     link = Path("/tmp") / f"alertmanager-{directory.parent.name}".ljust(len(installed) - len("/tmp/"), "_")
     assert len(str(link)) == len(installed)
-    with tarfile.open(archive) as tar:
-        tar.extractall(directory, filter="data")
+    shutil.unpack_archive(archive, directory)
     (found,) = directory.iterdir()
     program = found / "alertmanager"
     program.write_bytes(program.read_bytes().replace(installed, str(link).encode()))

@@ -18,11 +18,11 @@ import contextlib
 import itertools
 import os
 import random
+import shutil
 import socket
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 import typing as t
@@ -330,8 +330,7 @@ def running(data: Path) -> t.Iterator[Server]:
     version = mirror.versions(mirror.path())["prometheus"]["current"]
     (archive,) = mirror.path().rglob(f"prometheus-{version}.*.tar.gz")
     with tempfile.TemporaryDirectory() as temporary, socket.socket() as free:
-        with tarfile.open(archive) as tar:
-            tar.extractall(temporary, filter="data")
+        shutil.unpack_archive(archive, temporary)
         (program,) = Path(temporary).glob("*/prometheus")
         Path(temporary, "prometheus.yml").write_text("{}")
         free.bind(("127.0.0.1", 0))

@@ -15,11 +15,11 @@ import itertools
 import json
 import re
 import resource
+import shutil
 import socket
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import threading
 import time
@@ -324,8 +324,7 @@ def main() -> None:
     fake.start()
     results: dict[int, Result] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        with tarfile.open(archive) as tar:
-            tar.extractall(temporary, filter="data")
+        shutil.unpack_archive(archive, temporary)
         program = next(Path(temporary).glob("*/prometheus"))
         for workers in arguments.workers:
             results[workers] = measure(program, fake, workers, arguments.rounds, arguments.memory)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tarfile
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,6 @@ def prometheus(tmp_path_factory) -> dict[str, Path]:
     for release, version in mirror.versions(mirror.path())["prometheus"].items():
         directory = tmp_path_factory.mktemp(release)
         (archive,) = mirror.path().rglob(f"prometheus-{version}.*.tar.gz")
-        with tarfile.open(archive) as tar:
-            tar.extractall(directory, filter="data")
+        shutil.unpack_archive(archive, directory)
         (found[release],) = directory.iterdir()
     return found

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import socket
 import subprocess
-import tarfile
 import time
 import urllib.error
 import urllib.request
@@ -54,8 +54,7 @@ def node_exporter(tmp_path_factory):
     directory = tmp_path_factory.mktemp("node_exporter")
     version = mirror.versions(mirror.path())["node_exporter"]["current"]
     (archive,) = mirror.path().rglob(f"node_exporter-{version}.*.tar.gz")
-    with tarfile.open(archive) as tar:
-        tar.extractall(directory, filter="data")
+    shutil.unpack_archive(archive, directory)
     (program,) = directory.glob("*/node_exporter")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
