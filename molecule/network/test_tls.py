@@ -38,11 +38,10 @@ def tls():
 
 @pytest.fixture
 def run(inventory):
-    """Run the roles that TLS is a part of, for the whole fleet: run(gpufleet_tls_renew_days=400)."""
-    roles = "node_exporter,gpu_exporter,dcgm,prometheus"
+    """Run site.yml for the whole fleet: run(gpufleet_tls_renew_days=400)."""
 
     def play(**variables):
-        done = run_playbook("site", "--tags", roles, inventory=inventory(WORKERS, **with_all(**variables)))
+        done = run_playbook("site", inventory=inventory(WORKERS, **with_all(**variables)))
         assert done.rc == 0, done.messages()
         return done
 
