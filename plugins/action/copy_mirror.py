@@ -10,6 +10,7 @@ from pathlib import Path
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
+from ..plugin_utils.delivery import hand_over
 from ..plugin_utils.mirror.store import MirrorError, read_lock
 
 MODULE = "gpufleet.monitoring.copy_mirror"
@@ -42,14 +43,8 @@ class ActionModule(ActionBase):
         missing = [path for path in paths if not (source / path).is_file()]
         if missing:
             raise AnsibleActionFail(f"{source} lacks {', '.join(missing)}: run playbooks/mirror.yml there first")
-        shell = self._connection._shell
-        if shell.tmpdir is None:  # a pipelined module needs none
-            self._make_tmp_path()
-        arrived = {}
-        for number, path in enumerate(paths):
-            arrived[path] = self._transfer_file(str(source / path), shell.join_path(shell.tmpdir, f"file{number}"))
-        self._fixup_perms2((shell.tmpdir, *arrived.values()))
-        return arrived
+        there = hand_over(self, {f"file{number}": source / path for number, path in enumerate(paths)})
+        return dict(zip(paths, there.values()))
 
     def _call(self, args: dict[str, t.Any], task_vars: dict[str, t.Any] | None) -> dict[str, t.Any]:
         return t.cast("dict[str, t.Any]", self._execute_module(MODULE, args, task_vars=task_vars))

@@ -11,6 +11,7 @@ from ansible.plugins.action import ActionBase
 
 from ..module_utils.grafana_plugins import plugin_release
 from ..module_utils.native_service import release as releases
+from ..plugin_utils.delivery import hand_over
 from .native_service import cached
 
 MODULE = "gpufleet.monitoring.grafana_plugins"
@@ -31,13 +32,8 @@ class ActionModule(ActionBase):
             return result
         if args.get("delivery") != "controller" or architecture not in releases.ARCHITECTURES.values():
             raise AnsibleActionFail(f"the host asks for plugins that the task does not hand over ({architecture!r})")
-        shell = self._connection._shell
-        if shell.tmpdir is None:  # a pipelined module needs none
-            self._make_tmp_path()
-        args["archives"] = {}
-        for plugin in args["plugins"]:
-            archive, _ = cached(plugin_release(plugin, args.get("mirror") or "https:/", architecture))
-            remote = shell.join_path(shell.tmpdir, f"{plugin['id']}.zip")
-            args["archives"][plugin["id"]] = self._transfer_file(str(archive), remote)
-        self._fixup_perms2((shell.tmpdir, *args["archives"].values()))
+        mirror = args.get("mirror") or "https:/"
+        zips = {plugin["id"]: cached(plugin_release(plugin, mirror, architecture))[0] for plugin in args["plugins"]}
+        there = hand_over(self, {f"{name}.zip": archive for name, archive in zips.items()})
+        args["archives"] = {name: there[f"{name}.zip"] for name in zips}
         return t.cast("dict[str, t.Any]", self._execute_module(MODULE, args, task_vars=task_vars))

@@ -17,6 +17,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ..module_utils.native_service import release as releases
+from ..plugin_utils.delivery import hand_over
 from ..plugin_utils.mirror import pin
 
 MODULE = "gpufleet.monitoring.native_service"
@@ -36,11 +37,7 @@ class ActionModule(ActionBase):
         if architecture is None:
             return result
         archive, sha256 = cached(_release(args, architecture))
-        shell = self._connection._shell
-        if shell.tmpdir is None:  # a pipelined module needs none
-            self._make_tmp_path()
-        remote = self._transfer_file(str(archive), shell.join_path(shell.tmpdir, archive.name))
-        self._fixup_perms2((shell.tmpdir, remote))
+        (remote,) = hand_over(self, {archive.name: archive}).values()
         args["release"] = {**args["release"], "sha256": sha256, "archive": remote}
         return self._call(args, task_vars)
 
