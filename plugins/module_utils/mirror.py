@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import typing as t
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from .files import remove_empty
 from .native_service.release import sha256_of
 
 MANIFEST = ".gpufleet-mirror.json"  # what was copied here, to know later what may go
@@ -74,7 +74,4 @@ def remove(directory: Path, paths: t.Iterable[str]) -> None:
     """Remove files, and directories that are empty then."""
     for path in paths:
         (directory / path).unlink(missing_ok=True)
-        for parent in (directory / path).parents:
-            if parent == directory or not parent.is_dir() or any(os.scandir(parent)):
-                break
-            parent.rmdir()
+        remove_empty(parent for parent in (directory / path).parents if directory in parent.parents)

@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 import json
-import os
 import typing as t
 from pathlib import Path
 
+from ..files import remove_empty, write_file
 from . import known as k
 from .plan import MigrationError, Plan
 
@@ -59,17 +59,10 @@ class Record:
         """Put the record onto the disk, for root alone, in one step."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         said = {"units": self.units, "containers": self.containers, "aside": self.aside, "data": self.data}
-        new = self.file.with_suffix(".new")
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:  # noqa: PTH123 (the mode)
-            json.dump(said, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self.file)
+        write_file(self.file, json.dumps(said, indent=2).encode(), 0o600)
         self.exists = True
 
     def remove(self) -> None:
         """Forget all of it: it is undone."""
         self.file.unlink()
-        for directory in (self.root / "aside", self.root):
-            if directory.is_dir() and not any(directory.iterdir()):
-                directory.rmdir()
+        remove_empty([self.root / "aside", self.root])

@@ -26,6 +26,7 @@ import time
 import typing as t
 from pathlib import Path
 
+from ..files import remove_empty, write_file
 from ..lock import exclusive
 from . import health as healths
 from . import packages as pkgs
@@ -153,7 +154,7 @@ class ServiceHost:
         """Note that the host is not as described, until it is or boots: monitoring-status tells who asks there."""
         note = json.dumps({"time": time.time(), "reason": reason})
         with contextlib.suppress(OSError):  # what went wrong is told anyway
-            _write_file(self._refusal_file, note.encode(), 0o600)
+            write_file(self._refusal_file, note.encode(), 0o600)
 
     def settle(self) -> None:
         """Note that the host is as described."""
@@ -281,7 +282,7 @@ class ServiceHost:
         for name in [*plan.packages.get, *plan.packages.drop]:
             installed = have.packages.get(name)
             known["packages"].setdefault(name, installed.version if installed else None)
-        _write_file(self._journal_file, json.dumps(known).encode(), 0o600)
+        write_file(self._journal_file, json.dumps(known).encode(), 0o600)
 
     def _keep_found(self, plan: Plan) -> None:
         """Copy what others have where ours is to be, for when that goes. What was made up is not replaced."""
@@ -315,7 +316,7 @@ class ServiceHost:
             copies.mkdir(mode=0o700, parents=True)
             for path in plan.save:
                 _copy(Path(path), copies / path.lstrip("/"))
-            _write_file(self._journal_file, json.dumps({**known, "data": list(self.want.data)}).encode(), 0o600)
+            write_file(self._journal_file, json.dumps({**known, "data": list(self.want.data)}).encode(), 0o600)
         elif plan.current == known["current"]:  # back, after a run that was cut, to the release that wrote the copies
             self._restore_data(known)
         copies = self._data / (plan.current or "none")
@@ -446,7 +447,7 @@ class ServiceHost:
 
     def _clear(self, known: dict[str, t.Any]) -> None:
         """Remove what a change that failed has brought: directories, a user, the release."""
-        _remove_empty(known["made"])
+        remove_empty(known["made"])
         if known["user"] and _user_exists(known["user"]):
             self._systemd.remove_user(known["user"])
         if not self._manifest_file.exists():  # there was nothing of ours before
@@ -492,7 +493,7 @@ class ServiceHost:
             "health": self.health and self.health._asdict(),
         }
         # Nothing in it is secret, and who is not root may ask how the service is: monitoring-status reads it.
-        _write_file(self._manifest_file, json.dumps(manifest, indent=1).encode(), 0o644)
+        write_file(self._manifest_file, json.dumps(manifest, indent=1).encode(), 0o644)
         self._journal_file.unlink()
 
     def _back_to(self, plan: Plan, have: Host) -> str | None:
@@ -518,7 +519,7 @@ class ServiceHost:
             _delete(Path(path))
         manifest, journal = self._records()
         made = {*self.want.directories, *manifest.get("directories", []), *journal.get("made", [])}
-        _remove_empty(made - self._made_by_others())
+        remove_empty(made - self._made_by_others())
         if plan.daemon_reload:
             self._systemd.daemon_reload()
             self._systemd.reset_failed(self.unit)
@@ -688,13 +689,6 @@ def _duplicate(source: Path, target: Path) -> None:
     target.symlink_to(source.readlink())
 
 
-def _remove_empty(paths: t.Iterable[str]) -> None:
-    """Remove directories, but not what others put there."""
-    for path in sorted(paths, reverse=True):  # those within others first
-        with contextlib.suppress(OSError):
-            Path(path).rmdir()
-
-
 def _delete(path: Path) -> None:
     if path.is_symlink() or path.is_file():
         path.unlink()
@@ -766,21 +760,7 @@ def _restore(path: Path, state: FileState | None) -> None:
         return
     uid = int(state.owner) if state.owner.isdigit() else pwd.getpwnam(state.owner).pw_uid
     gid = int(state.group) if state.group.isdigit() else grp.getgrnam(state.group).gr_gid
-    _write_file(path, state.content, state.mode, uid, gid)
-
-
-def _write_file(path: Path, content: bytes, mode: int, uid: int = 0, gid: int = 0) -> None:
-    """Replace ``path`` in one step, so that a reader sees the old content or the new."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as sink:
-        sink.write(content)
-        os.fchown(descriptor, uid, gid)
-        os.fchmod(descriptor, mode)
-        sink.flush()
-        os.fsync(descriptor)
-    fresh.replace(path)
+    write_file(path, state.content, state.mode, uid, gid)
 
 
 def _read_json(path: Path) -> dict[str, t.Any]:

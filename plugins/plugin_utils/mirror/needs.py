@@ -19,6 +19,7 @@ import yaml
 from ansible.errors import AnsibleError, AnsibleUndefinedVariable
 
 from ...module_utils.grafana_plugins import plugin_release
+from ...module_utils.mirror import is_path
 from ...module_utils.native_service import release as releases
 from .. import zipapp
 from ..roles import ROLES
@@ -370,7 +371,7 @@ def _location(url: str) -> str:
 def path_of(url: str) -> str:
     """Return the path in the mirror of a URL without its scheme. Raises NeedsError."""
     path = re.sub(r"[?#].*", "", url).rstrip("/")
-    if not path or any(part in ("", ".", "..") for part in path.split("/")):
+    if not is_path(path):
         raise NeedsError(f"{url!r} is no path that a mirror can have")
     return path
 

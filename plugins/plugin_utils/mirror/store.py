@@ -10,6 +10,7 @@ import typing as t
 from collections.abc import Mapping
 from pathlib import Path
 
+from ...module_utils.files import remove_empty
 from ...module_utils.mirror import is_path
 from ...module_utils.native_service import release as releases
 
@@ -149,9 +150,7 @@ def _differs(path: str, locked: str, now: str) -> str:
 def clear_downloads(directory: Path) -> None:
     """Remove the directories that downloads have left; what was cut stays, to go on with."""
     top = directory / DOWNLOADS
-    for path in sorted([top, *top.rglob("*")], reverse=True) if top.is_dir() else []:
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
+    remove_empty([top, *top.rglob("*")])
 
 
 def write_lock(path: Path, lock: Lock) -> None:
