@@ -110,7 +110,8 @@ def _run(module: AnsibleModule) -> dict[str, t.Any]:
     others = mirror.others(directory, files)  # before anything changes: it may say that something is wrong
     if arrived:
         mirror.place(directory, files, arrived)
-    lacks = mirror.missing(directory, files)
+    # What has arrived was verified as it was placed.
+    lacks = mirror.missing(directory, {path: sha256 for path, sha256 in files.items() if path not in arrived})
     if lacks and not module.check_mode:
         return {"changed": False, "wants_files": lacks}
     removed, kept = (others, []) if params["prune"] else ([], others)
