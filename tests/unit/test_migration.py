@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -442,7 +443,7 @@ def migrated(tmp_path, monkeypatch):
     """Systems, their record and what a host is told: two containers, a unit and two files are out of the way."""
     (tmp_path / "docker").touch()
     monkeypatch.setattr(docker, "_PROGRAM", str(tmp_path / "docker"))
-    monkeypatch.setattr(host, "_OURS", tmp_path / "ours")
+    monkeypatch.setattr(host.installed, "names", functools.partial(host.installed.names, tmp_path / "ours"))
     monkeypatch.setattr(known, "unit_path", lambda name: str(tmp_path / name))
     orders, noted = Orders("db", "web"), record.Record(tmp_path / "record")
     noted.note(

@@ -16,6 +16,7 @@ import typing as t
 import urllib.request
 from pathlib import Path
 
+from ..native_service import health
 from .plan import Copy, MigrationError
 
 # Prometheus' own: locks, and what a block was called while it was written.
@@ -137,9 +138,7 @@ def _blocks(staging: Path) -> list[Path]:
 
 
 def _open(request: str | urllib.request.Request, timeout: float) -> bytes:
-    # A proxy that the environment names is not for this host's own ports.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=timeout) as answer:
+    with health.opener().open(request, timeout=timeout) as answer:
         return t.cast(bytes, answer.read())
 
 

@@ -10,10 +10,10 @@ import shutil
 import typing as t
 from pathlib import Path
 
+from ..native_service.health import Run
 from . import known as k
 from .plan import Container, MigrationError
 
-Run = t.Callable[["list[str]"], "tuple[int, str, str]"]
 Json = t.Mapping[str, t.Any]
 
 # DS01 puts a wrapper before it that is for its users.
@@ -69,7 +69,7 @@ def read(said: t.Sequence[Json], wanted: t.Collection[int] = (), held: t.Collect
             _name(one),
             str(one["Config"]["Image"]),
             one["Config"].get("Labels") or {},
-            _name(one) in held or one["Id"] in held or bool(_publishes(one).intersection(wanted)),
+            _name(one) in held or one["Id"] in held or bool(_publishes(one) & {*wanted}),
         )
         for one in said
     ]
@@ -88,12 +88,16 @@ def read(said: t.Sequence[Json], wanted: t.Collection[int] = (), held: t.Collect
 
 def _publishes(one: Json) -> set[int]:
     """Return the TCP ports of the host that a container has when it runs."""
-    asked = one["HostConfig"].get("PortBindings") or {}
+    return _of_host(one["HostConfig"].get("PortBindings"))
+
+
+def _of_host(bindings: Json | None) -> set[int]:
+    """Return the TCP ports of the host in Docker's PortMap, container port -> places; of some, only Docker knows."""
     return {
         int(entry["HostPort"])
-        for port, at in asked.items()
+        for port, places in (bindings or {}).items()
         if port.endswith("/tcp")
-        for entry in at or ()
+        for entry in places or ()
         if entry.get("HostPort")
     }
 
@@ -104,7 +108,6 @@ def _name(one: Json) -> str:
 
 def _container(one: Json, known: k.KnownContainer | None) -> Container:
     policy = one["HostConfig"].get("RestartPolicy") or {}
-    published = (one.get("NetworkSettings") or {}).get("Ports") or {}
     return Container(
         name=_name(one),
         id=str(one["Id"]),
@@ -113,16 +116,7 @@ def _container(one: Json, known: k.KnownContainer | None) -> Container:
         restart=policy.get("Name") or "no",
         retries=int(policy.get("MaximumRetryCount") or 0),
         passing=bool(one["HostConfig"].get("AutoRemove")),
-        ports=tuple(
-            sorted(
-                {
-                    int(entry["HostPort"])
-                    for port, at in published.items()
-                    if port.endswith("/tcp")
-                    for entry in at or ()
-                }
-            )
-        ),
+        ports=tuple(sorted(_of_host((one.get("NetworkSettings") or {}).get("Ports")))),
     )
 
 

@@ -12,11 +12,12 @@ import typing as t
 from datetime import datetime, timezone
 from pathlib import Path
 
-from ..native_service import health
+from ..native_service import health, installed
+from ..native_service.health import Run
 from ..native_service.systemd import Systemd, SystemdError
 from . import data
 from . import known as k
-from .docker import Docker, Json, Run, data_path, read
+from .docker import Docker, Json, data_path, read
 from .plan import (
     TAKEN_OVER,
     Container,
@@ -38,8 +39,6 @@ from .record import Record
 Services = t.Mapping[str, t.Sequence[int]]
 Before = t.Mapping[str, t.Any]
 
-# Where native_service says what it has placed.
-_OURS = Path("/opt/gpufleet")
 _DS01 = "/opt/ds01-infra/"
 _PROPERTIES = ("LoadState", "ActiveState", "UnitFileState", "FragmentPath", "DropInPaths")
 _PATIENCE = 10  # seconds until the kernel has let go of a port
@@ -65,7 +64,7 @@ class OldSystems:
         holders = tuple(_holders(ports(services), read(said)))
         held = {holder.container for holder in holders} | set(self._record.containers)
         containers = read(said, ports(services), held)
-        ours = frozenset(path.parent.name for path in _OURS.glob("*/manifest.json"))
+        ours = frozenset(installed.names())
         return Found(
             units=tuple(self._units(ours)),
             containers=tuple(containers),

@@ -31,6 +31,11 @@ class Unit(t.NamedTuple):
         """In words."""
         return f"{'active' if self.active else 'inactive'}, {'enabled' if self.enabled else 'disabled'}"
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it runs, or will again."""
+        return self.enabled or (self.active and self.known.stop)
+
 
 class Container(t.NamedTuple):
     """A container as Docker has it; ``known`` is None for one that is nobody's but its owner's."""
@@ -49,6 +54,11 @@ class Container(t.NamedTuple):
     def state(self) -> str:
         """In words."""
         return f"{'running' if self.running else 'stopped'}, restart {self.restart}"
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it runs, or will again."""
+        return self.running or self.restart != "no"
 
 
 class Holder(t.NamedTuple):
@@ -138,12 +148,11 @@ def make_plan(found: Found, services: t.Mapping[str, t.Sequence[int]], copied: t
 
     ``copied`` are the roles whose data were copied already.
     """
-    units = tuple(unit for unit in found.units if _makes_way(unit.known.role, services) and _runs(unit))
+    units = tuple(unit for unit in found.units if unit.known.role in services and unit.goes_on)
     containers = tuple(
         container
         for container in found.containers
-        if container.known and _makes_way(container.known.role, services)
-        if container.running or container.restart != "no"
+        if container.known and container.known.role in services and container.goes_on
     )
     sources = _to_copy(found, services, copied)
     copies = tuple(Copy(source, found.targets[source.role], not found.targets[source.role].empty) for source in sources)
@@ -171,14 +180,6 @@ def _to_copy(found: Found, services: t.Mapping[str, t.Any], copied: t.Collection
 
 def _later(copy: Copy) -> str:
     return " now: run this once more after site.yml" if copy.source.role == "prometheus" else ""
-
-
-def _runs(unit: Unit) -> bool:
-    return unit.enabled or (unit.active and unit.known.stop)
-
-
-def _makes_way(role: str, services: t.Mapping[str, t.Any]) -> bool:
-    return role in services
 
 
 def _aside(found: Found, services: t.Mapping[str, t.Any]) -> t.Iterator[str]:
@@ -302,11 +303,10 @@ def size(count: float) -> str:
 
 def _rows(found: Found, services: t.Mapping[str, t.Sequence[int]], copied: t.Collection[str]) -> t.Iterator[Row]:
     for unit in found.units:
-        yield Row("unit", unit.known.name, unit.known.system, unit.state, _fate(unit.known, _runs(unit), services))
+        yield Row("unit", unit.known.name, unit.known.system, unit.state, _fate(unit.known, unit.goes_on, services))
     for container in found.containers:
         if container.known:
-            restarts = container.running or container.restart != "no"
-            what = _fate(container.known, restarts, services)
+            what = _fate(container.known, container.goes_on, services)
             yield Row("container", container.name, container.known.system, container.state, what)
         elif container.namesake:
             what = "stays: it has no port of ours, and is in no compose project of an old system"
@@ -332,12 +332,12 @@ def _what_of_port(holder: Holder, system: str) -> str:
     return "stays" if system == OURS else "freed"
 
 
-def _fate(known: k.KnownUnit | k.KnownContainer, runs: bool, services: t.Mapping[str, t.Any]) -> str:
+def _fate(known: k.KnownUnit | k.KnownContainer, goes_on: bool, services: t.Mapping[str, t.Any]) -> str:
     if not known.role:
         return "stays: nothing here takes its place"
     if known.role not in services:
         return f"stays: this host does not get {known.role}"
-    if not runs:
+    if not goes_on:
         return "out of the way"
     stopped = "stopped" if getattr(known, "stop", True) else "disabled, and not stopped, which would remove containers"
     return f"{stopped}: {known.role} takes its place"

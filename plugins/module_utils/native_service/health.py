@@ -97,19 +97,20 @@ def probe(health: Health, unit: str, run: Run) -> str | None:
 
 
 def _answer(url: str, client_certificate: str | None) -> str | None:
-    # A proxy that the environment names is for the way out, never for this host's own ports.
-    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
     try:
-        if client_certificate:
-            handlers.append(_https(client_certificate))
-        opener = urllib.request.build_opener(*handlers)
-        with opener.open(url, timeout=PROBE_TIMEOUT) as response:
+        handlers = [_https(client_certificate)] if client_certificate else []
+        with opener(*handlers).open(url, timeout=PROBE_TIMEOUT) as response:
             response.read(1)
             return None if response.status == 200 else f"{url} answered {response.status}"
     except urllib.error.HTTPError as error:
         return f"{url} answered {error.code} {error.reason}"
     except (OSError, http.client.HTTPException) as error:
         return f"{url} does not answer: {getattr(error, 'reason', error)}"
+
+
+def opener(*handlers: urllib.request.BaseHandler) -> urllib.request.OpenerDirector:
+    """Return what asks this host's own ports: a proxy that the environment names is for the way out."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), *handlers)
 
 
 def _https(client_certificate: str) -> urllib.request.BaseHandler:
