@@ -5,15 +5,12 @@ The workers are hosts of this scenario, with node_exporter, to which upgrades ar
 
 from __future__ import annotations
 
-import hashlib
 import json
 
 import pytest
-from gpufleet_lab.archive import pack
 from gpufleet_lab.playbook import run_playbook
 
 BROKEN = "99.0.0"
-PROGRAM = b"#!/bin/sh\necho 'the flux capacitor is missing'; exit 1\n"
 PROCESS = "systemctl show -P InvocationID node_exporter"
 
 
@@ -47,11 +44,7 @@ def play(tmp_path):
 @pytest.fixture
 def broken(lab):
     """Variables for a node_exporter that does not start."""
-    name = f"node_exporter-{BROKEN}.linux-amd64"
-    archive = lab.faults.extra / f"github.com/prometheus/node_exporter/releases/download/v{BROKEN}/{name}.tar.gz"
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    pack(archive, {f"{name}/node_exporter": (0o755, PROGRAM)})
-    sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+    sha256 = lab.faults.broken_release("node_exporter", BROKEN)
     return {"node_exporter_version": BROKEN, "node_exporter_sha256": sha256}
 
 

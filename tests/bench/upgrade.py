@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
 import json
 import statistics
 import sys
@@ -23,11 +22,9 @@ from pathlib import Path
 from common import CHECKOUT, connection, lab, play, row, table
 
 sys.path.insert(0, str(CHECKOUT / "molecule/lab"))
-from gpufleet_lab.archive import pack
 from gpufleet_lab.lab import Lab
 
 INTERVAL = 0.25
-PROGRAM = b"#!/bin/sh\necho 'the flux capacitor is missing'; exit 1\n"
 BAD = "99.0.0"
 TAGS = ("--tags", "node_exporter")
 
@@ -121,16 +118,8 @@ class Fleet:
         return [done.seconds, *counts, len(seconds), watch.most_at_once(), median, longest]
 
     def _pinned(self, version: str) -> dict[str, str]:
-        return {"node_exporter_version": version, "node_exporter_sha256": self._bad() if version == BAD else ""}
-
-    def _bad(self) -> str:
-        """Put a release that does not start on the mirror, and return its checksum."""
-        name = f"node_exporter-{BAD}.linux-amd64"
-        releases = Lab.open("bench").faults.extra / "github.com/prometheus/node_exporter/releases/download"
-        archive = releases / f"v{BAD}" / f"{name}.tar.gz"
-        archive.parent.mkdir(parents=True, exist_ok=True)
-        pack(archive, {f"{name}/node_exporter": (0o755, PROGRAM)})
-        return hashlib.sha256(archive.read_bytes()).hexdigest()
+        sha256 = Lab.open("bench").faults.broken_release("node_exporter", BAD) if version == BAD else ""
+        return {"node_exporter_version": version, "node_exporter_sha256": sha256}
 
 
 OUTCOMES = (("updated", "went back"), ("rolled back",), ("not begun",))

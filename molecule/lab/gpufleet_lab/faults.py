@@ -5,6 +5,7 @@ The test writes rules into a file, the server reads it at each request: no proto
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from . import debian
+from .archive import pack
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,14 @@ class Faults:
             yield rule
         finally:
             self.remove(rule)
+
+    def broken_release(self, project: str, version: str) -> str:
+        """Publish a release of one of Prometheus' projects whose program ends at once; return its SHA-256."""
+        name = f"{project}-{version}.linux-{debian.architecture()}"
+        archive = self.extra / f"github.com/prometheus/{project}/releases/download/v{version}/{name}.tar.gz"
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        pack(archive, {f"{name}/{project}": (0o755, b"#!/bin/sh\necho 'the flux capacitor is missing'; exit 1\n")})
+        return hashlib.sha256(archive.read_bytes()).hexdigest()
 
     def _write(self, rules: list[Rule]) -> None:
         new = self._rules.with_suffix(".new")
