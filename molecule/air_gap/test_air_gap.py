@@ -58,6 +58,16 @@ def test_dcgm_came_from_the_master_too(sh):
     }
 
 
+def test_debians_packages_came_from_the_master_which_is_not_one_of_its_sources(sh, locked, path_of):
+    names = ("nginx", "openssl", "ufw")
+    found = sh("master1", f"dpkg-query --show --showformat '${{Package}} ${{Version}}\\n' {' '.join(names)}")
+    assert dict(line.split() for line in found.splitlines()) == {
+        name: locked()[path_of(f"/{name}_")]["version"] for name in names
+    }
+    sources = sh("master1", "apt-get indextargets --format '$(REPO_URI)'")
+    assert {line.split("/")[2] for line in sources.splitlines()} == {"deb.debian.org"}
+
+
 def test_the_lock_says_what_is_there_where_it_came_from_and_for_whom(lab, locked, path_of):
     version = lab.versions["node_exporter"]["current"]
     path = path_of("node_exporter-")
@@ -68,8 +78,7 @@ def test_the_lock_says_what_is_there_where_it_came_from_and_for_whom(lab, locked
     assert entry["size"] == (MIRROR / path).stat().st_size
     assert entry["needed_by"] == {"node_exporter": ["gpu1", "master1"]}
     assert set(locked()) == {str(file.relative_to(MIRROR)) for file in MIRROR.rglob("*") if file.is_file()}
-    elsewhere = json.loads(LOCK.read_text())["elsewhere"]
-    assert set(elsewhere) == {"package nginx", "package openssl", "package ufw"}
+    assert json.loads(LOCK.read_text())["elsewhere"] == {}
 
 
 def test_only_the_fleet_and_the_admins_reach_the_mirror(lab, sh, reach):
@@ -170,6 +179,21 @@ def test_what_was_changed_or_lost_on_the_master_is_refused_by_hosts(sh, path_of,
     done = mirror()
     assert done.rc == 0, done.messages()
     assert len(done.of("master1", "is on the master")[0]["copied"]) == 2
+
+
+@pytest.mark.parametrize(("name", "said"), [("/bookworm/InRelease", "BADSIG"), ("/ufw_", "Hash Sum mismatch")])
+def test_a_package_that_debian_has_not_signed_is_refused_by_hosts(sh, path_of, name, said):
+    file = f"{SERVED}/{path_of(name)}"
+    sh("master1", f"cp --preserve {file} /root/kept && printf x | dd of={file} bs=1 seek=200 conv=notrunc")
+    try:
+        done = run_playbook("gpu_workers", "--tags", "firewall", extra_vars={"firewall_enabled": True})
+        assert done.rc != 0
+        assert "ufw cannot be installed" in done.messages()
+        assert said in done.messages()
+        assert done.changed == 0
+        assert sh("gpu1", "command -v ufw", check=False) == ""
+    finally:
+        sh("master1", f"cp --preserve /root/kept {file}")
 
 
 def test_a_lock_that_disagrees_stops_it_before_anything_changes(lab, path_of, locked):

@@ -9,6 +9,8 @@ import typing as t
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
+from ..plugin_utils.mirror.packages import mirror_of_packages
+
 MODULE = "gpufleet.monitoring.firewall"
 UNSEEN = (
     "Ansible does not come to this host by SSH, or cannot tell, so nothing has shown that a new SSH connection succeeds"
@@ -29,7 +31,8 @@ class ActionModule(ActionBase):
 
     def _bring(self, task_vars: dict[str, t.Any] | None) -> dict[str, t.Any]:
         arguments = {name: value for name, value in self._task.args.items() if name != "confirm"}
-        result = self._call(arguments, task_vars)
+        mirror = mirror_of_packages(self, task_vars or {})
+        result = self._call({**({"mirror": mirror} if mirror else {}), **arguments}, task_vars)
         change = result.pop("unconfirmed", None)
         if change is None or result.get("failed"):
             return result

@@ -92,6 +92,8 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.distributions import distribution
+
 # The first driver of each major version of CUDA: CUDA Toolkit release notes, "CUDA Toolkit and Corresponding Driver
 # Versions". DCGM 4 has a package for each, and wants driver 450 or newer.
 CUDA_SINCE = {580: 13, 525: 12, 450: 11}
@@ -167,20 +169,6 @@ def cuda(driver: str) -> int:
     """Return the newest major version of CUDA that a driver serves, or 0."""
     branch = int(driver.partition(".")[0]) if re.match(r"\d+\.", driver) else 0
     return next((version for since, version in CUDA_SINCE.items() if branch >= since), 0)
-
-
-def distribution(os_release: Path) -> str:
-    """Return the name of a distribution in NVIDIA's repositories, from os-release(5)."""
-    fields = dict(re.findall(r"^(\w+)=[\"']?([^\"'\n]*)", _read(os_release), re.MULTILINE))
-    name, version = fields.get("ID", ""), fields.get("VERSION_ID", "")
-    if name == "ubuntu":
-        return f"ubuntu{version.replace('.', '')}"
-    if name == "debian":
-        return f"debian{version}" if version else ""  # testing has none
-    major = version.partition(".")[0]
-    if {name, *fields.get("ID_LIKE", "").split()} & {"rhel", "centos"} and major.isdigit() and int(major) >= 8:
-        return f"rhel{major}"
-    return ""
 
 
 def _read(path: Path) -> str:

@@ -19,8 +19,11 @@ description:
     network.
   - A file that differs from the lock, here or upstream, is an error that names it, and the lock stays as it was.
   - Of an apt repository it brings the key, the signed index and the packages that are needed, with those that these
-    depend on in the same repository. Repositories for dnf, packages of the distribution, and URLs of the inventory's
-    own that are not below C(gpufleet_mirror_url), are noted in the lock as being elsewhere.
+    depend on in the same repository.
+  - Where C(gpufleet_mirror_packages) is true for a host, the same goes for Debian's and Ubuntu's packages that the
+    roles install, with all that these depend on. Packages of priority C(required) are taken to be on every host.
+  - Repositories for dnf, other packages of the distribution, and URLs of the inventory's own that are not below
+    C(gpufleet_mirror_url), are noted in the lock as being elsewhere.
 options:
   directory:
     description: The directory on the controller.

@@ -18,7 +18,7 @@ description:
     rules do not tell is tried. After a change, the controller has to come in by a new connection within
     O(confirm_within), or else the host itself puts ufw back as it was. Where the controller does not come by SSH, the
     change stays, with a warning.
-  - ufw is installed by apt where it is missing.
+  - ufw is installed by apt where it is missing, see O(mirror).
 author:
   - The gpufleet authors (@gpufleet)
 attributes:
@@ -98,6 +98,12 @@ options:
     description: Seconds within which a new connection has to succeed after a change.
     type: int
     default: 60
+  mirror:
+    description:
+      - URL of a mirror with a copy of the distribution's own repositories, which ufw is taken from where the host's own
+        sources have it not. With C(gpufleet_mirror_packages), the action plugin sets it.
+    type: str
+    default: ""
   confirm:
     description: Makes a change stay. The action plugin sets it.
     type: dict
@@ -172,6 +178,7 @@ ARGUMENTS = {
     "ssh_ports": {"type": "list", "elements": "int", "default": []},
     "ssh_from": {"type": "list", "elements": "str", "default": ["any"]},
     "confirm_within": {"type": "int", "default": 60},
+    "mirror": {"type": "str", "default": ""},
     "confirm": {
         "type": "dict",
         "options": {"id": {"type": "str", "required": True}, "session": {"type": "str", "required": True}},
@@ -201,7 +208,7 @@ def _run(module: AnsibleModule) -> dict[str, t.Any]:
         have = firewall.observe(want)
         plan = make_plan(want, have, connection)
     else:
-        plan, have, token = firewall.bring(want, connection, module.params["confirm_within"])
+        plan, have, token = firewall.bring(want, connection, module.params["confirm_within"], module.params["mirror"])
     for warning in plan.warnings:
         module.warn(warning)
     result: dict[str, t.Any] = {"changed": plan.changes, "actions": summary(plan)}

@@ -121,6 +121,13 @@ options:
             have put files beside it; and a unit that was there before goes on without its drop-in, as it was.
         type: bool
         default: true
+      mirror:
+        description:
+          - URL of a mirror with what is needed of the distribution's own repositories, for Debian and Ubuntu, as
+            M(gpufleet.monitoring.fill_mirror) makes it. With C(gpufleet_mirror_packages), the action plugin sets it.
+          - It is asked where the host's own sources have not what is needed, with the distribution's key that the host
+            has, and likewise only while something is to be installed.
+        type: str
       repository:
         description: Where they come from. Without it, the host's own sources.
         type: dict
@@ -410,6 +417,7 @@ PACKAGES_OPTIONS = {
     "version": {"type": "str"},
     "replaces": {"type": "list", "elements": "str", "default": []},
     "hold": {"type": "bool", "default": True},
+    "mirror": {"type": "str"},
     "repository": {"type": "dict", "options": REPOSITORY_OPTIONS},
 }
 RELEASE_OPTIONS = {

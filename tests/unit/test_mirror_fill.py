@@ -6,11 +6,14 @@ import gzip
 import hashlib
 import http.server
 import json
+import lzma
 import threading
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from ansible_collections.gpufleet.monitoring.plugins.module_utils.distributions import find, scheme
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.release import (
     ReleaseError,
     from_params,
@@ -18,6 +21,7 @@ from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service
 from ansible_collections.gpufleet.monitoring.plugins.plugin_utils.mirror import apt, pin
 from ansible_collections.gpufleet.monitoring.plugins.plugin_utils.mirror.fill import Settings, fill
 from ansible_collections.gpufleet.monitoring.plugins.plugin_utils.mirror.needs import File, Needs, Repository, Users
+from ansible_collections.gpufleet.monitoring.plugins.plugin_utils.mirror.packages import mirror_of_packages, with_mirror
 from ansible_collections.gpufleet.monitoring.plugins.plugin_utils.mirror.store import MirrorError, read_lock
 
 ARCHIVE = "example.org/v1/tool-1.tar.gz"
@@ -346,6 +350,174 @@ def test_an_index_that_leads_out_of_the_mirror_is_refused(run, upstream):
 def test_versions_are_in_dpkgs_order(less, more):
     assert apt.compare(less, more) < 0 < apt.compare(more, less)
     assert apt.compare(less, less) == 0
+
+
+# -- a distribution's own packages ------------------------------------------------------------------
+
+DEBIAN = "deb.debian.org/debian"
+SECURITY = "deb.debian.org/debian-security"
+
+
+def package(name, version, depends="", **more):
+    """An entry of a pool: package("nginx", "1-1", Provides="httpd")."""
+    text, file, content = entry(name, version, depends)
+    path = f"pool/{file}"
+    fields = "".join(f"\n{key.replace('_', '-')}: {value}" for key, value in more.items())
+    return text.replace(f"Filename: ./{file}", f"Filename: {path}") + fields, path, content
+
+
+def publish_suite(upstream, url, suite, *entries, architectures=("amd64",)):
+    """Publish a suite as Debian does, each architecture with the same packages."""
+    rows = []
+    for architecture in architectures:
+        index = lzma.compress("\n\n".join([text for text, _, _ in entries] + [f"X: {architecture}"]).encode())
+        name = f"main/binary-{architecture}/Packages.xz"
+        upstream.put(f"{url}/dists/{suite}/{name}", index)
+        rows.append(f" {sha256(index)} {len(index)} {name}\n")
+    release = f"Suite: {suite}\nSHA256:\n {'0' * 64} 5 main/source/Sources.xz\n{''.join(rows)}"
+    upstream.put(f"{url}/dists/{suite}/InRelease", f"-----BEGIN\n\n{release}-----BEGIN PGP SIGN\n".encode())
+    for _, path, content in entries:
+        upstream.put(f"{url}/{path}", content)
+
+
+BOOKWORM = (
+    package("nginx", "1.22-9", "nginx-common (= 1.22-9), libc6, nginx-api-3 | gone, base", Pre_Depends="early"),
+    package("nginx-common", "1.22-9", "debconf (>= 0.5) | debconf-2.0"),
+    package("nginx-common", "1.20-1"),
+    package("early", "1"),
+    package("libc6", "2.36-9"),
+    package("base", "12", Essential="yes"),
+    package("debconf", "1.5", "only-for-debconf", Priority="required"),
+    package("only-for-debconf", "1"),
+    package("one", "1", Provides="other, nginx-api-3 (= 3)"),
+    package("two", "1", Provides="nginx-api-3"),
+    package("openssl", "3.0-1", "libc6"),
+    package("stranger", "1"),
+)
+
+
+def publish_debian(upstream, *more, **options):
+    publish_suite(upstream, DEBIAN, "bookworm", *BOOKWORM, *more, **options)
+    publish_suite(upstream, DEBIAN, "bookworm-updates", **options)
+    publish_suite(upstream, SECURITY, "bookworm-security", package("openssl", "3.0-2", "libc6"), **options)
+
+
+def debian(*names, architectures=("amd64",)):
+    wanted = {name: users("master1", role="nginx") for name in names}
+    return Needs(distributions={("debian12", architecture): dict(wanted) for architecture in architectures})
+
+
+def test_a_distribution_is_there_as_it_was_signed_with_what_a_bare_host_lacks(run, upstream, tmp_path, lock):
+    """The newest of all suites, and all that may provide what no package is called."""
+    publish_debian(upstream)
+    report = run(debian("nginx", "openssl"))
+    expected = ["early_1", "libc6_2.36-9", "nginx-common_1.22-9", "nginx_1.22-9", "one_1", "openssl_3.0-2", "two_1"]
+    assert sorted(debs(report)) == [f"{name}_amd64.deb" for name in expected]
+    indexes = {path for path in lock()["files"] if "/dists/" in path}
+    assert indexes == {
+        f"{url}/dists/{suite}/{name}"
+        for url, suite in ((DEBIAN, "bookworm"), (DEBIAN, "bookworm-updates"), (SECURITY, "bookworm-security"))
+        for name in ("InRelease", "main/binary-amd64/Packages.xz")
+    }
+    for path in indexes:
+        assert (tmp_path / "mirror" / path).read_bytes() == (upstream.root / path).read_bytes()
+    assert lock()["files"][f"{SECURITY}/pool/openssl_3.0-2_amd64.deb"]["sha256"] == sha256(b"openssl 3.0-2")
+    assert not lock()["elsewhere"]
+    assert not run(debian("nginx", "openssl")).fetched
+    assert not upstream.asked
+
+
+def test_what_several_hosts_need_of_a_distribution_is_all_theirs(run, upstream, lock):
+    publish_debian(upstream, architectures=("amd64", "arm64"))
+    wanted = debian("nginx", architectures=("amd64", "arm64"))
+    wanted.distributions["debian12", "arm64"] = {"openssl": users("master2", role="certificate")}
+    run(wanted)
+    both = {"certificate": ["master2"], "nginx": ["master1"]}
+    needed_by = {path.rpartition("/")[2]: file["needed_by"] for path, file in lock()["files"].items()}
+    assert needed_by["InRelease"] == needed_by["libc6_2.36-9_amd64.deb"] == both
+    assert needed_by["openssl_3.0-2_amd64.deb"] == {"certificate": ["master2"]}
+    assert f"{DEBIAN}/dists/bookworm/main/binary-arm64/Packages.xz" in lock()["files"]
+
+
+def test_a_package_that_the_distribution_lacks_is_named(run, upstream):
+    publish_debian(upstream)
+    with pytest.raises(MirrorError, match="it has no apache3, but none"):
+        run(debian("apache3"))
+
+
+def test_a_package_that_went_since_the_index_was_read_is_had_on_request(run, upstream):
+    publish_debian(upstream)
+    run(debian("openssl"))
+    (upstream.root / DEBIAN / "pool/early_1_amd64.deb").unlink()
+    with pytest.raises(MirrorError, match=r"early_1_amd64\.deb: HTTP status 404[\s\S]*mirror_update: true"):
+        run(debian("openssl", "nginx"))
+    publish_debian(upstream, package("early", "2"))
+    assert "early_2_amd64.deb" in debs(run(debian("openssl", "nginx"), update=True))
+
+
+def test_check_mode_reads_the_indexes_that_are_there_and_no_others(run, upstream):
+    publish_debian(upstream)
+    assert run(debian("openssl"), check=True).fetched == [f"{DEBIAN}/dists/bookworm/InRelease"]
+    run(debian("openssl"))
+    assert f"{DEBIAN}/pool/early_1_amd64.deb" in run(debian("openssl", "nginx"), check=True).fetched
+
+
+def test_only_ubuntus_own_servers_are_asked_without_tls():
+    """They have none; apt checks what comes from there."""
+    places = [archive.url for name in ("ubuntu2404", "debian12") for archive in find(name, "amd64").archives]
+    places += [archive.url for archive in find("ubuntu2204", "arm64").archives]
+    assert {url: scheme(f"{url}/dists") for url in places} == {
+        "archive.ubuntu.com/ubuntu": "http:/",
+        "ports.ubuntu.com/ubuntu-ports": "http:/",
+        DEBIAN: "https:/",
+        SECURITY: "https:/",
+    }
+    assert scheme(ARCHIVE) == "https:/"
+
+
+@pytest.mark.parametrize(
+    ("relation", "version", "here"),
+    [("api (>= 2)", "2", True), ("api (>= 2)", "1", False), ("api (>= 2)", "", False), ("api", "", True)],
+)
+def test_a_version_that_is_provided_counts(relation, version, here):
+    provided = f"api (= {version})" if version else "api"
+    index = [package("app", "1", relation)[0], package("lib", "1", Provides=provided)[0]]
+    chosen = apt.choose([("app", "")], apt.parse("Packages", "\n\n".join(index).encode(), DEBIAN))
+    assert [found.name for found in chosen] == (["app", "lib"] if here else ["app"])
+
+
+# -- which hosts are told of a mirror ----------------------------------------------------------------
+
+PACKAGES = {"names": ["nginx"], "hold": False}
+
+
+@pytest.mark.parametrize(
+    ("variables", "mirror"),
+    [
+        ({}, ""),
+        ({"gpufleet_mirror_url": "http://mirror"}, ""),
+        ({"gpufleet_mirror_url": "http://mirror", "gpufleet_mirror_packages": "no"}, ""),
+        ({"gpufleet_mirror_packages": True}, ""),
+        ({"gpufleet_mirror_url": "http://mirror", "gpufleet_mirror_packages": "true"}, "http://mirror"),
+    ],
+)
+def test_a_mirror_has_the_distributions_packages_only_if_that_is_said(variables, mirror):
+    action = SimpleNamespace(_templar=SimpleNamespace(template=lambda value: value))
+    assert mirror_of_packages(action, variables) == mirror
+
+
+@pytest.mark.parametrize(
+    ("args", "packages"),
+    [
+        ({"packages": PACKAGES}, {**PACKAGES, "mirror": "http://mirror"}),
+        ({"packages": {**PACKAGES, "repository": {"url": "x"}}}, {**PACKAGES, "repository": {"url": "x"}}),
+        ({"packages": {**PACKAGES, "mirror": "http://own"}}, {**PACKAGES, "mirror": "http://own"}),
+        ({"release": {}}, None),
+    ],
+)
+def test_only_packages_without_a_repository_come_by_a_mirror(args, packages):
+    assert with_mirror({"name": "nginx", **args}, "http://mirror").get("packages") == packages
+    assert with_mirror(args, "") == args
 
 
 # -- what hosts make of the lock --------------------------------------------------------------------

@@ -153,6 +153,44 @@ def test_the_firewall_is_a_package_of_the_distribution(needs):
     assert needs({}, firewall_enabled=True).packages["ufw"].by_role() == {"firewall": ["master1"]}
 
 
+# -- packages of the distribution, where the mirror is to have them -----------------------------------
+
+
+def by_name(packages):
+    return {name: users.by_role() for name, users in packages.items()}
+
+
+def test_packages_are_of_a_hosts_own_distribution_and_architecture(needs):
+    """Said, or asked; one that is not apt's stays elsewhere."""
+    masters = {
+        "master1": {"gpufleet_distribution": "debian12", "firewall_enabled": True},
+        "master2": {},
+        "master3": {"gpufleet_distribution": "rhel9"},
+    }
+    said = {"distribution": "ubuntu2404", "architecture": "sbsa", "supported": False, "installed": False}
+    found = needs({}, masters, asked={"master2": said}, gpufleet_mirror_packages=True, certificate_state="absent")
+    assert {system: by_name(packages) for system, packages in found.distributions.items()} == {
+        ("debian12", "amd64"): {
+            "nginx": {"nginx": ["master1"]},
+            "openssl": {"nginx": ["master1"]},
+            "ufw": {"firewall": ["master1"]},
+        },
+        ("ubuntu2404", "arm64"): {"nginx": {"nginx": ["master2"]}, "openssl": {"nginx": ["master2"]}},
+    }
+    assert by_name(found.packages) == {"nginx": {"nginx": ["master3"]}, "openssl": {"nginx": ["master3"]}}
+
+
+def test_without_being_said_packages_are_elsewhere(needs):
+    found = needs({}, {"master1": {"gpufleet_distribution": "debian12"}}, gpufleet_mirror_packages=False)
+    assert not found.distributions
+    assert set(found.packages) == {"nginx", "openssl"}
+
+
+def test_packages_for_an_unknown_distribution_are_an_error_that_names_ways_out(needs):
+    with pytest.raises(mirror.NeedsError, match=r"master1: nginx: .*gpufleet_distribution.*mirror_ask_hosts"):
+        needs({}, gpufleet_mirror_packages=True)
+
+
 # -- hosts that are alike are evaluated once ----------------------------------------------------------
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 
 import pytest
+from ansible_collections.gpufleet.monitoring.plugins.module_utils.firewall import host as firewall
+from ansible_collections.gpufleet.monitoring.plugins.module_utils.firewall.plan import FirewallError
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service import apt, dnf, packages
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.apt import Apt
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.dnf import Dnf
@@ -316,6 +318,90 @@ def test_a_source_of_the_host_that_is_ill_does_not_matter_while_another_has_the_
 def test_a_package_that_no_source_has_is_named(fetch, said):
     with pytest.raises(PackageError, match="knows no package demo-core"):
         fetch(Host(policy=(0, said, "")), want=OWN)
+
+
+MIRRORED = OWN._replace(mirror="http://mirror.test")
+NOWHERE = (0, "demo-core:\n  Installed: (none)\n  Candidate: (none)\n", "")
+CUT = (100, "", "E: Failed to fetch http://own.test/demo-core.deb  Connection timed out")
+
+
+@pytest.fixture
+def distribution(monkeypatch):
+    def is_(name):
+        monkeypatch.setattr(apt.distributions, "distribution", lambda: name)
+
+    is_("debian12")
+    return is_
+
+
+def from_mirror(host, *words):
+    """What apt was told while it saw the mirror alone."""
+    return [command for command in host.ran(*words) if any(word.startswith("Dir::State::lists=") for word in command)]
+
+
+def test_where_the_hosts_own_sources_work_a_mirror_is_not_asked(fetch, distribution):
+    host = Host(policy=POLICY)
+    assert fetch(host, want=MIRRORED) == {"demo-core": "1:2.1-1~bpo"}
+    assert not from_mirror(host)
+
+
+@pytest.mark.parametrize(
+    "ill", [{"policy": [NOWHERE, POLICY]}, {"policy": POLICY, "--download-only": [CUT, (0, "", "")]}]
+)
+def test_where_the_hosts_own_sources_have_it_not_the_mirror_alone_is_seen(fetch, distribution, tmp_path, ill):
+    host = Host(**{"--print-architecture": (0, "arm64\n", "")}, **ill)
+    assert fetch(host, want=MIRRORED) == {"demo-core": "1:2.1-1~bpo"}
+    scratch = tmp_path / "scratch"
+    lines = (scratch / "vendor.list").read_text().splitlines()
+    assert [line.partition("] ")[2] for line in lines] == [
+        "http://mirror.test/deb.debian.org/debian bookworm main",
+        "http://mirror.test/deb.debian.org/debian bookworm-updates main",
+        "http://mirror.test/deb.debian.org/debian-security bookworm-security main",
+    ]
+    assert all("arch=arm64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg " in line for line in lines)
+    assert not list((scratch / "sources").iterdir())
+    for words in (["update"], ["policy"], ["install", "--simulate"], ["install", "--download-only"]):
+        assert from_mirror(host, *words)
+    host.told.clear()
+    Apt(host).install({"demo-core": "1:2.1-1~bpo"}, [], scratch)
+    assert from_mirror(host, "install", "--no-download")
+
+
+def test_a_package_from_a_mirror_touches_no_other_one_either(fetch, distribution):
+    host = Host(**{"--simulate": (0, "Inst libc6 [2.36] (2.37 x [amd64])\n", "")}, policy=[NOWHERE, POLICY])
+    with pytest.raises(PackageError, match="libc6, too, which is not ours"):
+        fetch(host, want=MIRRORED)
+    assert not host.ran("--download-only")
+
+
+def test_when_the_mirror_has_it_not_either_both_are_said(fetch, distribution):
+    refused = (100, "", "E: The repository 'http://mirror.test/x bookworm Release' is not signed.")
+    host = Host(update=[(0, "", ""), refused], policy=NOWHERE)
+    with pytest.raises(PackageError, match=r"knows no package demo-core.* by the mirror http://mirror\.test: .*signed"):
+        fetch(host, want=MIRRORED)
+
+
+def test_another_distribution_has_no_mirror(fetch, distribution):
+    distribution("debian99")
+    with pytest.raises(PackageError, match=r"knows no package demo-core.*releases that this host's is not among"):
+        fetch(Host(policy=NOWHERE), want=MIRRORED)
+
+
+@pytest.mark.parametrize("mirror", ["file:///srv/mirror", "mirror.test", "http://a b"])
+def test_a_mirror_that_hosts_cannot_reach_is_refused(mirror):
+    with pytest.raises(PackageError, match=r"packages\.mirror is no http"):
+        from_params({"names": ["a1"], "version": None, "replaces": [], "mirror": mirror})
+
+
+def test_ufw_comes_by_a_mirror_as_well(monkeypatch, distribution, tmp_path):
+    monkeypatch.setattr(firewall, "ROOT", tmp_path / "firewall")
+    monkeypatch.setattr(firewall.shutil, "which", lambda name: name)
+    host = Host(policy=[NOWHERE, (0, "ufw:\n  Candidate: 0.36-1\n", "")])
+    firewall.Firewall(host)._install("http://mirror.test")
+    assert from_mirror(host, "install", "--no-download", "ufw=0.36-1")
+    assert not (tmp_path / "firewall/.packages").exists()
+    with pytest.raises(FirewallError, match="ufw cannot be installed: apt knows no package ufw"):
+        firewall.Firewall(Host(policy=NOWHERE))._install("http://mirror.test")
 
 
 def test_a_repository_and_a_hold_are_asked_for():

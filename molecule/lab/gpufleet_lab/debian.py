@@ -9,14 +9,20 @@ from pathlib import Path
 from . import store
 from .system import DEBIAN_KEYRING, LabError, locked, run
 
-DEFAULT_MIRROR = "http://deb.debian.org/debian"
+UPSTREAM = "deb.debian.org"
+PARTS = ("debian", "debian-security")
+
+
+def mirrors() -> dict[str, str]:
+    """Return where this machine's apt finds what Debian's own server has: path with that server's name -> URL."""
+    listing = run("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages")
+    found = {uri.rpartition("/")[2]: uri for uri in (line.rstrip("/") for line in listing.splitlines())}
+    return {f"{UPSTREAM}/{part}": found.get(part, f"http://{UPSTREAM}/{part}") for part in PARTS}
 
 
 def mirror() -> str:
     """Return the Debian mirror that this machine's apt uses, so that the lab loads from there too."""
-    listing = run("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages")
-    uris = (line.rstrip("/") for line in listing.splitlines())
-    return next((uri for uri in uris if uri.endswith("/debian")), DEFAULT_MIRROR)
+    return mirrors()[f"{UPSTREAM}/debian"]
 
 
 def architecture() -> str:

@@ -1,4 +1,7 @@
-"""The release mirror's web server: files, byte ranges as downloads resume by, and faults on demand."""
+"""The release mirror's web server: files, byte ranges as downloads resume by, and faults on demand.
+
+Debian's own packages are not copied: whoever asks is sent to the Debian mirror that this machine uses.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,15 @@ import posixpath
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
+from . import debian
 from .faults import Faults, Rule
 
 CHUNK = 1 << 16
@@ -27,6 +31,7 @@ class MirrorServer(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], root: Path, state: Path) -> None:
         self.faults = Faults(state)
         self._roots = (self.faults.extra, root)
+        self._elsewhere = debian.mirrors()
         self._used: Counter[str] = Counter()
         self._lock = Lock()
         super().__init__(address, MirrorHandler)
@@ -35,6 +40,13 @@ class MirrorServer(ThreadingHTTPServer):
         """Return the file of that path, if there is one."""
         candidates = (root / path for root in self._roots)
         return next((file for file in candidates if file.is_file()), None)
+
+    def elsewhere(self, path: str) -> str | None:
+        """Return the URL of a file that is left where this machine gets its own packages."""
+        for place, url in self._elsewhere.items():
+            if path.startswith(f"{place}/"):
+                return f"{url}{quote(path.removeprefix(place))}"
+        return None
 
     def rule(self, path: str) -> Rule:
         """Return the fault for this request, and count it; without one, a rule of no effect."""
@@ -75,12 +87,13 @@ class MirrorHandler(BaseHTTPRequestHandler):
     def _answer(self, path: str, rule: Rule) -> tuple[int, int]:
         file = self.server.find(path)
         if rule.status or not file:
-            return self._refuse(rule.status or HTTPStatus.NOT_FOUND)
+            return self._without_file(path, rule)
         stat = file.stat()
         etag = f'"{stat.st_mtime_ns:x}-{stat.st_size:x}"'
         part = self._range(stat.st_size, etag)
         if part.start >= part.stop > 0 or part.start > stat.st_size:
-            return self._refuse(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, f"bytes */{stat.st_size}")
+            unsatisfied = {"Content-Range": f"bytes */{stat.st_size}"}
+            return self._say(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, unsatisfied)
         status = HTTPStatus.PARTIAL_CONTENT if len(part) < stat.st_size else HTTPStatus.OK
         self.send_response(status)
         self.send_header("Content-Type", "application/octet-stream")
@@ -93,11 +106,17 @@ class MirrorHandler(BaseHTTPRequestHandler):
         self.end_headers()
         return status, 0 if self.command == "HEAD" else self._send(file, part, rule)
 
-    def _refuse(self, status: int, content_range: str | None = None) -> tuple[int, int]:
+    def _without_file(self, path: str, rule: Rule) -> tuple[int, int]:
+        url = self.server.elsewhere(path)
+        if url and not rule.status:
+            return self._say(HTTPStatus.FOUND, {"Location": url})
+        return self._say(rule.status or HTTPStatus.NOT_FOUND)
+
+    def _say(self, status: int, headers: Mapping[str, str] | None = None) -> tuple[int, int]:
+        """Answer without content."""
         self.send_response(status)
-        self.send_header("Content-Length", "0")
-        if content_range:
-            self.send_header("Content-Range", content_range)
+        for name, value in {"Content-Length": "0", **(headers or {})}.items():
+            self.send_header(name, value)
         self.end_headers()
         return status, 0
 

@@ -16,6 +16,8 @@ import typing as t
 from pathlib import Path
 
 from ..lock import exclusive
+from ..native_service import packages
+from ..native_service.apt import Apt
 from .kernel import TOOLS, Kernel, Run, has_ipv6, sysctl_before
 from .pending import LOCK, MANIFEST, ROOT, RULES, SETTINGS, SWITCH, Pending
 from .plan import FirewallError, Plan, State, Want, make_plan, others
@@ -80,7 +82,7 @@ class Firewall:
         busy = FirewallError("another run has been working on the firewall for too long")
         return exclusive(LOCK, LOCK_PATIENCE, busy)
 
-    def bring(self, want: Want, connection: Packet | None, within: int) -> tuple[Plan, State, str]:
+    def bring(self, want: Want, connection: Packet | None, within: int, mirror: str = "") -> tuple[Plan, State, str]:
         """Bring ufw to its state. Return what was done, ufw as it was, and the change's id. Raises FirewallError.
 
         After a change, ufw goes back in ``within`` seconds unless `confirm` is called.
@@ -92,7 +94,7 @@ class Firewall:
             if plan.enable and self._run(["systemctl", "is-active", "--quiet", "firewalld"])[0] == 0:
                 raise FirewallError("firewalld runs on this host, and ufw does not go with it: disable it first")
             if plan.install:
-                self._install()
+                self._install(mirror)
                 have = self.observe(want)
                 plan = make_plan(want, have, connection)
             if plan.changes:
@@ -106,15 +108,29 @@ class Firewall:
         with self.locked():
             self._pending.confirm(token)
 
-    def _install(self) -> None:
+    def _install(self, mirror: str) -> None:
         """Nothing is removed for it: it would be another firewall."""
         words = ["apt-get", "install", "--yes", "--no-remove", "--no-install-recommends"]
         words += ["-o", "DPkg::Lock::Timeout=120", "ufw"]
         if not shutil.which(words[0]):
             raise FirewallError("there is no ufw on this host, and no apt to install it: install it yourself")
+        if mirror:
+            self._install_with(mirror)
+            return
         if self._run(words)[0] != 0:
             self._order("apt-get", "update")
             self._order(*words)
+
+    def _install_with(self, mirror: str) -> None:
+        """Install it from the host's own sources or a mirror, as native_service does, which removes nothing either."""
+        apt, scratch = Apt(self._run), ROOT / ".packages"
+        try:
+            wanted = packages.from_params({"names": ["ufw"], "version": "", "replaces": [], "mirror": mirror})
+            apt.install(apt.fetch(wanted, packages.Changes(get=wanted.names), {}, scratch), [], scratch)
+        except packages.PackageError as error:
+            raise FirewallError(f"ufw cannot be installed: {error}") from None
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
     def _change(self, want: Want, have: State, plan: Plan, within: int) -> str:
         try:

@@ -10,6 +10,7 @@ import time
 import typing as t
 from pathlib import Path
 
+from .. import distributions
 from .health import Run
 from .packages import Changes, Installed, PackageError, Packages, Repository, choose, fetch_key
 
@@ -42,10 +43,32 @@ class Apt:
 
         Returns the version of each package to get. Raises PackageError.
         """
+        try:
+            return self._fetch(want, changes, before, scratch)
+        except PackageError as error:
+            if not want.mirror or want.repository:
+                raise
+            try:
+                return self._fetch(want, changes, before, scratch, want.mirror)
+            except PackageError as other:
+                raise PackageError(f"{error}; and by the mirror {want.mirror}: {other}") from None
+
+    def _fetch(
+        self,
+        want: Packages,
+        changes: Changes,
+        before: t.Mapping[str, Installed],
+        scratch: Path,
+        mirror: str = "",
+    ) -> dict[str, str]:
+        """Do it, by the vendor's repository, a mirror of the distribution's, or the host's own sources."""
         shutil.rmtree(scratch, ignore_errors=True)
         archives = scratch / "archives"
         (archives / "partial").mkdir(parents=True)
-        options = self._source(want.repository, scratch) if want.repository else self._own_sources()
+        if want.repository:
+            options = self._source(want.repository, scratch)
+        else:
+            options = self._mirror(mirror, scratch) if mirror else self._own_sources(want)
         versions = {name: self._choose(name, want, options) for name in changes.get}
         install = _install(versions, changes.drop, [*options, *_option(f"Dir::Cache::archives={archives}/")])
         self._refuse_side_effects([*install, "--simulate"], {*changes.get, *changes.drop})
@@ -140,10 +163,33 @@ class Apt:
         if names:
             self._get(["apt-mark", "hold" if wanted else "unhold", *names], "the packages could not be held")
 
-    def _own_sources(self) -> list[str]:
+    def _own_sources(self, want: Packages) -> list[str]:
         """Read what the host's own sources have. One that is ill does not matter, if another has the packages."""
-        self._run(_apt("update"))
-        return []
+        options = _IMPATIENT if want.mirror else []
+        self._run(_apt("update", *options))
+        return options
+
+    def _mirror(self, mirror: str, scratch: Path) -> list[str]:
+        """Read the mirror's copy of the distribution's indexes, and return the options that let apt see it alone.
+
+        The distribution has signed them, and the host has its keys. It need not have been lately.
+        """
+        architecture = self._run(["dpkg", "--print-architecture"])[1].strip()
+        system = distributions.find(distributions.distribution(), architecture)
+        if system is None:
+            raise PackageError("it has Debian's and Ubuntu's packages, of releases that this host's is not among")
+        said = f"arch={architecture} signed-by={system.keyring} target=Packages by-hash=no check-valid-until=no"
+        lines = [
+            f"deb [{said}] {mirror}/{archive.url} {suite} {' '.join(system.components)}\n"
+            for archive in system.archives
+            for suite in archive.suites
+        ]
+        (scratch / "vendor.list").write_text("".join(lines))
+        (scratch / "sources").mkdir()
+        (scratch / "lists" / "partial").mkdir(parents=True)  # tens of MB, which go with it
+        options = _sources(scratch)
+        self._get(_apt("update", *options, *_option("APT::Update::Error-Mode=any")), "its index cannot be used")
+        return options
 
     def _source(self, repository: Repository, scratch: Path) -> list[str]:
         """Read the repository's index, and return the options that let apt see it beside the host's own sources."""
@@ -164,14 +210,15 @@ class Apt:
     def _choose(self, name: str, want: Packages, options: t.Sequence[str]) -> str:
         """Return the newest version that is wanted. Raises PackageError."""
         if not want.repository and not want.version:
-            return self._candidate(name)
+            return self._candidate(name, options)
         lines = self._run(["apt-cache", *options, "madison", name])[1].splitlines()  # the newest first
         found = [fields[1] for fields in ([word.strip() for word in line.split("|")] for line in lines)]
         return choose(want, name, found)
 
-    def _candidate(self, name: str) -> str:
+    def _candidate(self, name: str, options: t.Sequence[str]) -> str:
         """Return the version that the host's owner would get, whose preferences count. Raises PackageError."""
-        found = re.search(r"^ *Candidate: (\S+)", self._run(_quiet("apt-cache", "policy", name))[1], re.MULTILINE)
+        said = self._run(_quiet("apt-cache", *options, "policy", name))[1]
+        found = re.search(r"^ *Candidate: (\S+)", said, re.MULTILINE)
         if found is None or found[1] == "(none)":
             raise PackageError(f"apt knows no package {name} on this host: look with apt-get update, apt policy {name}")
         return found[1]
@@ -214,6 +261,14 @@ def _option(setting: str) -> list[str]:
     return ["--option", setting]
 
 
+# Where a mirror stands behind the host's own sources, these may well lead nowhere.
+_IMPATIENT = [
+    word
+    for setting in ("Acquire::Retries=0", "Acquire::http::Timeout=10", "Acquire::https::Timeout=10")
+    for word in _option(setting)
+]
+
+
 def _quiet(*words: str) -> list[str]:
     # needrestart would restart services of the host's owner.
     return ["env", "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_SUSPEND=1", *words]
@@ -230,10 +285,13 @@ def _install(versions: t.Mapping[str, str], drop: t.Sequence[str], options: t.Se
 
 
 def _sources(scratch: Path) -> list[str]:
-    return [
-        *_option(f"Dir::Etc::sourcelist={scratch}/vendor.list"),
-        *_option(f"Dir::Etc::sourceparts={scratch}/sources"),
-    ]
+    lists = scratch / "lists"
+    settings = [f"Dir::Etc::sourcelist={scratch}/vendor.list", f"Dir::Etc::sourceparts={scratch}/sources"]
+    if lists.is_dir():
+        settings += [f"Dir::State::lists={lists}/"]
+        settings += [f"Dir::Cache::pkgcache={lists}.bin", f"Dir::Cache::srcpkgcache={lists}.src"]
+        settings += ["APT::Get::Always-Include-Phased-Updates=true"]  # the mirror has the newest
+    return [word for setting in settings for word in _option(setting)]
 
 
 def _version(found: t.Mapping[str, Installed], name: str) -> str | None:

@@ -31,7 +31,8 @@ class Repository(t.NamedTuple):
 class Packages(t.NamedTuple):
     """Packages as they are to be. An empty version is any that is there, else the newest.
 
-    Without a repository they come from the host's own sources. ``hold`` keeps them from other people's upgrades.
+    Without a repository they come from the host's own sources, or, where these have them not, from the copy of the
+    distribution's repositories that ``mirror`` has. ``hold`` keeps them from other people's upgrades.
     """
 
     names: tuple[str, ...]
@@ -39,6 +40,7 @@ class Packages(t.NamedTuple):
     replaces: tuple[str, ...]
     repository: Repository | None
     hold: bool = True
+    mirror: str = ""
 
 
 class Installed(t.NamedTuple):
@@ -78,7 +80,14 @@ def from_params(params: t.Mapping[str, t.Any]) -> Packages:
         tuple(params["replaces"]),
         _repository(params["repository"]) if params.get("repository") else None,
         params.get("hold", True),
+        _mirror(params.get("mirror") or ""),
     )
+
+
+def _mirror(url: str) -> str:
+    if url and not re.match(r"https?://[^\s\[\]]+$", url):
+        raise PackageError(f"packages.mirror is no http(s) URL, by which hosts reach packages: {url!r}")
+    return url.rstrip("/")
 
 
 def _repository(params: t.Mapping[str, t.Any]) -> Repository:

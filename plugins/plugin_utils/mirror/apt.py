@@ -1,6 +1,6 @@
 # Copyright: the gpufleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A flat apt repository, read as apt does: InRelease, Packages, and which packages make what is wanted whole.
+"""Apt repositories, read as apt does: InRelease, Packages, and which packages make what is wanted whole.
 
 Signatures are for the hosts to check, by their own apt, against the vendor's key: the index stays as it was signed.
 """
@@ -38,44 +38,53 @@ class Package(t.NamedTuple):
 
     name: str
     version: str
-    path: str  # below the repository
+    path: str  # with the repository's URL, without the scheme
     sha256: str
     depends: str
+    provides: str
+    assumed: bool  # no host of that distribution is without it
 
 
-def index_of(release: str) -> tuple[str, str]:
-    """Return name and SHA-256 of the index that an InRelease file has. Raises AptError."""
+def index_of(release: str, directory: str = "") -> tuple[str, str]:
+    """Return name and SHA-256 of the index that an InRelease file has.
+
+    Without a ``directory``, as main/binary-amd64/, it is that of a flat repository. Raises AptError.
+    """
     section = re.search(r"^SHA256:[^\n]*\n((?: .*\n)+)", release.replace("\r", ""), re.MULTILINE)
     rows = [line.split() for line in section[1].splitlines()] if section else []
     sums = {row[2].removeprefix("./"): row[0] for row in rows if len(row) == 3}
     for name in INDEXES:
-        if name in sums:
-            return name, sums[name]
+        if f"{directory}{name}" in sums:
+            return f"{directory}{name}", sums[f"{directory}{name}"]
+    if directory:
+        raise AptError(f"its InRelease has no SHA-256 of a file {directory}Packages")
     raise AptError("its InRelease has no SHA-256 of a file Packages beside it: it is no flat apt repository")
 
 
-def parse(name: str, content: bytes) -> list[Package]:
-    """Return the entries of an index. Raises AptError."""
+def parse(name: str, content: bytes, url: str) -> list[Package]:
+    """Return the entries of an index of the repository at ``url``. Raises AptError."""
     try:
-        text = INDEXES[name](content).decode("utf-8", "replace")
+        text = INDEXES[name.rpartition("/")[2]](content).decode("utf-8", "replace")
     except (OSError, EOFError, lzma.LZMAError) as error:
         raise AptError(f"{name} cannot be unpacked: {error}") from None
-    return [found for block in re.split(r"\n\s*\n", text) if (found := _package(block))]
+    return [found for block in re.split(r"\n\s*\n", text) if (found := _package(block, url))]
 
 
-def _package(block: str) -> Package | None:
+def _package(block: str, url: str) -> Package | None:
     fields = dict(re.findall(r"^([A-Za-z0-9-]+):[ \t]*(.*(?:\n[ \t].*)*)", block, re.MULTILINE))
     if not {"Package", "Version", "Filename", "SHA256"} <= fields.keys():
         return None
     depends = ", ".join(fields[name] for name in ("Pre-Depends", "Depends") if fields.get(name))
     path = re.sub(r"^(\./)+", "", fields["Filename"])
-    return Package(fields["Package"], fields["Version"], path, fields["SHA256"].lower(), depends)
+    assumed = fields.get("Essential") == "yes" or fields.get("Priority") == "required"
+    sha256, provides = fields["SHA256"].lower(), fields.get("Provides", "")
+    return Package(fields["Package"], fields["Version"], f"{url}/{path}", sha256, depends, provides, assumed)
 
 
 def choose(wanted: Collection[Wanted], packages: Iterable[Package]) -> dict[Package, list[Wanted]]:
-    """Return the packages that are wanted, by name and version, and those that they need of the same repository.
+    """Return the packages that are wanted, by name and version, and those that they need among the same packages.
 
-    Each comes with those of ``wanted`` that it is for. Raises AptError.
+    Each comes with those of ``wanted`` that it is for. What no host is without does not come along. Raises AptError.
     """
     by_name: dict[str, list[Package]] = {}
     for package in packages:
@@ -87,13 +96,19 @@ def choose(wanted: Collection[Wanted], packages: Iterable[Package]) -> dict[Pack
         name: sorted(versions, key=lambda package: not any(_is(package, one) for one in wanted if one[1]))
         for name, versions in by_name.items()
     }
+    # The newest of each name, as apt would have it.
+    virtual: dict[str, list[tuple[Package, str]]] = {}
+    for versions in preferred.values():
+        for provided in versions[0].provides.split(",") if versions[0].provides else []:
+            name, _, version = _parse(provided)
+            virtual.setdefault(name, []).append((versions[0], version))
     chosen: dict[Package, list[Wanted]] = {}
     for one in wanted:
         found = next((package for package in by_name.get(one[0], []) if _is(package, one)), None)
         if found is None:
             has = ", ".join(package.version for package in by_name.get(one[0], [])) or "none"
             raise AptError(f"it has no {' '.join(one)}".rstrip() + f", but {has}")
-        _add(found, one, preferred, chosen)
+        _add(found, one, lambda relation: _which(relation, preferred, virtual), chosen)
     return chosen
 
 
@@ -104,7 +119,7 @@ def _is(package: Package, wanted: Wanted) -> bool:
 def _add(
     package: Package,
     reason: Wanted,
-    by_name: Mapping[str, list[Package]],
+    which: Callable[[str], list[Package]],
     chosen: dict[Package, list[Wanted]],
 ) -> None:
     reasons = chosen.setdefault(package, [])
@@ -112,21 +127,31 @@ def _add(
         return
     reasons.append(reason)
     for group in package.depends.split(",") if package.depends else []:
-        for alternative in group.split("|"):
-            if needed := _best(alternative, by_name):
-                _add(needed, reason, by_name, chosen)
-                break  # what is not here is the distribution's
+        # The first alternative that is here. What is not here at all is the distribution's, or the host's own affair.
+        found = next((packages for relation in group.split("|") if (packages := which(relation))), [])
+        for needed in found if not any(one.assumed for one in found) else []:
+            _add(needed, reason, which, chosen)
 
 
-def _best(relation: str, by_name: Mapping[str, list[Package]]) -> Package | None:
-    """Return the newest package that satisfies one relation: name, name (>= 1.2)."""
+def _which(
+    relation: str, by_name: Mapping[str, list[Package]], virtual: Mapping[str, list[tuple[Package, str]]]
+) -> list[Package]:
+    """Return the newest package that satisfies one relation, or all that provide it: which one is apt's choice."""
+    name, operator, version = _parse(relation)
+    real = next((p for p in by_name.get(name, []) if _satisfies(p.version, operator, version)), None)
+    if real:
+        return [real]
+    return [p for p, provided in virtual.get(name, []) if _satisfies(provided, operator, version)]
+
+
+def _parse(relation: str) -> tuple[str, str, str]:
+    """Return what a relation says: name, name (>= 1.2), name:any. An empty name is none."""
     match = re.match(r"\s*([a-z0-9][a-z0-9.+-]+)(?::\w+)?\s*(?:\(\s*([<>=]+)\s*([^\s)]+)\s*\))?", relation)
-    if not match:
-        return None
-    name, operator, version = match.groups()
-    return next(
-        (p for p in by_name.get(name, []) if not operator or _OPERATORS[operator](compare(p.version, version))), None
-    )
+    return (match[1], match[2] or "", match[3] or "") if match else ("", "", "")
+
+
+def _satisfies(version: str, operator: str, wanted: str) -> bool:
+    return not operator or (bool(version) and _OPERATORS[operator](compare(version, wanted)))
 
 
 _OPERATORS: dict[str, Callable[[int], bool]] = {

@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from ...module_utils import distributions
 from ...module_utils.mirror import remove
 from ...module_utils.native_service import release as releases
 from . import apt, store
@@ -49,6 +50,8 @@ def fill(needs: Needs, settings: Settings) -> Report:
         filling.file(path, file)
     for repository in needs.repositories.values():
         filling.repository(repository)
+    for (name, architecture), packages in needs.distributions.items():
+        filling.distribution(name, architecture, packages)
     if filling.problems:
         lines = "\n".join(f"- {line}" for line in dict.fromkeys(filling.problems))
         raise store.MirrorError(f"The mirror {settings.directory} lacks files, and its lock is as it was:\n{lines}")
@@ -101,29 +104,62 @@ class _Filling:
         users, url = repository.users, repository.url
         key = self._bring(path_of(repository.key_url), repository.key_url, "", users, repository.key_sha256)
         release = self._bring(f"{url}/InRelease", f"{url}/InRelease", "", users, None)
-        if key is None or release is None or not release.is_file():
+        if key is None:
             return
-        index = self._trying(lambda: apt.index_of(release.read_text()), url)
-        if index is None:
-            return
-        name, sha256 = index
-        file = self._bring(f"{url}/{name}", f"{url}/{name}", "", users, sha256)
-        if file is None or not file.is_file():
-            return
-        content = file.read_bytes()
-        chosen = self._trying(lambda: apt.choose(repository.packages, apt.parse(name, content)), url)
-        for package, reasons in (chosen or {}).items():
-            path = self._trying(lambda package=package: path_of(f"{url}/{package.path}"))  # type: ignore[misc]
-            if path:
-                merged = _merged([repository.packages[reason] for reason in reasons])
-                self._bring(path, path, package.version, merged, package.sha256)
+        packages = self._index(url, release, url, "", users)
+        if packages is not None:
+            self._packages(url, repository.packages, packages)
 
-    def _shared(self, url: str, version: str, users: Users) -> Path | None:
-        """Bring a file that others are verified against; whoever needs them needs it."""
+    def distribution(self, name: str, architecture: str, wanted: Mapping[str, Users]) -> None:
+        """Bring a distribution's indexes, as they are signed, and of its packages those that are needed."""
+        found = distributions.find(name, architecture)
+        assert found is not None
+        users = _merged(wanted.values())
+        packages: list[apt.Package] = []
+        for archive in found.archives:
+            for suite in archive.suites:
+                place = f"{archive.url}/dists/{suite}"
+                release = self._shared(f"{place}/InRelease", "", users)
+                for component in found.components:
+                    directory = f"{component}/binary-{architecture}/"
+                    index = self._index(place, release, archive.url, directory, users)
+                    if index is None:
+                        return
+                    packages += index
+        self._packages(place, {(package, ""): who for package, who in wanted.items()}, packages)
+
+    def _index(
+        self, place: str, release: Path | None, url: str, directory: str, users: Users
+    ) -> list[apt.Package] | None:
+        """Bring the index that an InRelease file names, and return what is in it; None where it cannot be had."""
+        if release is None or not release.is_file():  # in check mode it need not be
+            return None
+        index = self._trying(lambda: apt.index_of(release.read_text(), directory), place)
+        if index is None:
+            return None
+        name, sha256 = index
+        file = self._shared(f"{place}/{name}", "", users, sha256)
+        if file is None or not file.is_file():
+            return None
+        return self._trying(lambda: apt.parse(name, file.read_bytes(), url), place)
+
+    def _packages(self, place: str, wanted: Mapping[apt.Wanted, Users], packages: list[apt.Package]) -> None:
+        chosen = self._trying(lambda: apt.choose(wanted, packages), place) or {}
+        before = len(self.problems)
+        for package, reasons in chosen.items():
+            merged = _merged(wanted[reason] for reason in reasons)
+            self._trying(lambda p=package, m=merged: self._shared(p.path, p.version, m, p.sha256))  # type: ignore[misc]
+        if len(self.problems) > before:
+            self.problems.append(
+                f"what {place} has may be newer than the index that the mirror has: then set mirror_update: true"
+            )
+
+    def _shared(self, url: str, version: str, users: Users, sha256: str | None = None) -> Path | None:
+        """Bring a file that is needed for several reasons; whoever has one of them needs it."""
         path = path_of(url)
         known = self._users.setdefault(path, Users())
         known.update(users)
-        return self._bring(path, url, version, known, None)
+        return self._bring(path, url, version, known, sha256)
 
     def _bring(self, path: str, url: str, version: str, users: Users, sha256: str | None) -> Path | None:
         if path in self._store.entries:
@@ -136,15 +172,15 @@ class _Filling:
             return what()
         except apt.AptError as error:
             self.problems.append(
-                f"the repository https://{place}: {error}. If it was published since the mirror was filled, set "
-                "mirror_update: true"
+                f"the repository {distributions.scheme(place)}/{place}: {error}. If it was published since the mirror "
+                "was filled, set mirror_update: true"
             )
         except (store.MirrorError, releases.ReleaseError, NeedsError) as error:
             self.problems.append(str(error))
         return None
 
 
-def _merged(groups: list[Users]) -> Users:
+def _merged(groups: Iterable[Users]) -> Users:
     merged = Users()
     for users in groups:
         merged.update(users)

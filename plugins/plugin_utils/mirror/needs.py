@@ -17,7 +17,9 @@ from pathlib import Path
 
 import yaml
 from ansible.errors import AnsibleError, AnsibleUndefinedVariable
+from ansible.module_utils.parsing.convert_bool import boolean
 
+from ...module_utils import distributions
 from ...module_utils.grafana_plugins import plugin_release
 from ...module_utils.mirror import is_path
 from ...module_utils.native_service import release as releases
@@ -35,6 +37,7 @@ except ImportError:  # before ansible-core 2.19, all texts are templates
 
 PLAYBOOKS = ROLES.parent / "playbooks"
 MIRROR = "gpufleet_mirror_url"
+MIRROR_PACKAGES = "gpufleet_mirror_packages"
 PREFIX = "mirror:/"  # in place of a mirror's URL
 COLLECTION = "gpufleet.monitoring."
 
@@ -112,7 +115,9 @@ class Needs:
 
     files: dict[str, File] = field(default_factory=dict)
     repositories: dict[str, Repository] = field(default_factory=dict)
-    packages: dict[str, Users] = field(default_factory=dict)  # of the distribution, by name
+    # Of distributions, by distribution and architecture, and by name.
+    distributions: dict[tuple[str, str], dict[str, Users]] = field(default_factory=dict)
+    packages: dict[str, Users] = field(default_factory=dict)  # likewise by name, and the mirror has them not
     elsewhere: dict[str, Users] = field(default_factory=dict)  # other URLs
 
 
@@ -252,7 +257,7 @@ def _depends_on(role: Role, variables: Mapping[str, t.Any]) -> dict[str, t.Any] 
     These are the names in the tasks' texts, in the texts that these names stand for, and so on.
     """
     found: dict[str, t.Any] = {}
-    texts: list[t.Any] = ["gpufleet_architecture gpufleet_distribution"]
+    texts: list[t.Any] = [f"gpufleet_architecture gpufleet_distribution {MIRROR_PACKAGES}"]
     texts += [(task.arguments, task.when) for task in role.tasks if task.module in _READERS]
     while texts:
         text = texts.pop()
@@ -336,6 +341,19 @@ class _Host:
         """Evaluate."""
         return self._templates.template(value)
 
+    def package(self, name: str) -> _Package:
+        """Return a package of the host's distribution. Raises NeedsError."""
+        if not boolean(self.value(self._variables.get(MIRROR_PACKAGES) or False)):
+            return _Package(name, None)
+        distribution = self._info()["distribution"]
+        if distribution == UNKNOWN:
+            raise NeedsError(
+                f"with {MIRROR_PACKAGES}, which files {name} is depends on its distribution. Say it as "
+                "gpufleet_distribution (ubuntu2404, debian12 ...), or have the hosts asked by mirror_ask_hosts: true"
+            )
+        known = distributions.find(distribution, self.architecture)
+        return _Package(name, (distribution, self.architecture) if known else None)
+
     def _holds(self, condition: t.Any) -> bool:
         """Whether a task would run; what only the host could say does not stand against it."""
         try:
@@ -408,10 +426,12 @@ class _Package:
     """A package of the distribution."""
 
     name: str
+    system: tuple[str, str] | None  # distribution and architecture, where a mirror is to have it
 
     def note(self, needs: Needs, role: str, host: str) -> None:
         """Add it."""
-        needs.packages.setdefault(self.name, Users()).add(role, host)
+        packages = needs.distributions.setdefault(self.system, {}) if self.system else needs.packages
+        packages.setdefault(self.name, Users()).add(role, host)
 
 
 @dataclass(frozen=True)
@@ -458,7 +478,7 @@ def _of_service(host: _Host, arguments: Mapping[str, t.Any]) -> Iterator[_Item]:
     if isinstance(packages, Mapping) and packages.get("repository"):
         yield _VendorPackages(packages)
     elif isinstance(packages, Mapping):
-        yield from map(_Package, packages["names"])
+        yield from map(host.package, packages["names"])
 
 
 def _of_plugins(host: _Host, arguments: Mapping[str, t.Any]) -> Iterator[_Item]:
@@ -468,7 +488,7 @@ def _of_plugins(host: _Host, arguments: Mapping[str, t.Any]) -> Iterator[_Item]:
 
 def _of_firewall(host: _Host, arguments: Mapping[str, t.Any]) -> Iterator[_Item]:
     if host.value(arguments["state"]) != "absent":
-        yield _Package("ufw")
+        yield host.package("ufw")
 
 
 _READERS: dict[str, Callable[[_Host, Mapping[str, t.Any]], Iterator[_Item]]] = {

@@ -10,6 +10,7 @@ import typing as t
 from collections.abc import Mapping
 from pathlib import Path
 
+from ...module_utils.distributions import scheme
 from ...module_utils.files import remove_empty
 from ...module_utils.mirror import is_path
 from ...module_utils.native_service import release as releases
@@ -68,7 +69,7 @@ class Store:
     def __init__(self, directory: Path, lock: Lock, source: str, *, update: bool, check: bool) -> None:
         self._directory = directory
         self._lock = lock
-        self._source = source.rstrip("/") if source != "https:/" else source
+        self._source = source.rstrip("/") if source != "https:/" else ""  # upstream itself
         self._update = update
         self._check = check
         self.entries: dict[str, Entry] = {}
@@ -100,7 +101,7 @@ class Store:
         if actual:
             size = file.stat().st_size
             self.entries[path] = Entry(
-                url=f"https://{url}", version=version, sha256=actual, size=size, needed_by=dict(users)
+                url=f"{scheme(url)}/{url}", version=version, sha256=actual, size=size, needed_by=dict(users)
             )
         return file
 
@@ -110,15 +111,16 @@ class Store:
             self.fetched[path] = None
             return None
         new = self._directory / DOWNLOADS / path
+        source = f"{self._source or scheme(url)}/{url}"
         try:
             new.parent.mkdir(parents=True, exist_ok=True)
-            releases.download(f"{self._source}/{url}", new)
+            releases.download(source, new)
             actual = releases.sha256_of(new)
             if expected and actual != expected:
                 new.unlink()
                 if locked and not self._update:
-                    raise MirrorError(_differs(path, expected, f"{self._source}/{url} has {actual}"))
-                raise MirrorError(f"checksum of {self._source}/{url} is wrong: expected {expected}, got {actual}")
+                    raise MirrorError(_differs(path, expected, f"{source} has {actual}"))
+                raise MirrorError(f"checksum of {source} is wrong: expected {expected}, got {actual}")
             target = self._directory / path
             target.parent.mkdir(parents=True, exist_ok=True)
             new.chmod(0o644)  # whatever web server runs as whoever

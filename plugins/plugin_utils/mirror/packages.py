@@ -1,0 +1,27 @@
+# Copyright: the gpufleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Which mirror has the distribution's packages, for hosts whose own sources have them not."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Mapping
+
+from ansible.module_utils.parsing.convert_bool import boolean
+
+from .needs import MIRROR, MIRROR_PACKAGES
+
+
+def mirror_of_packages(action: t.Any, variables: Mapping[str, t.Any]) -> str:
+    """Return the mirror's URL, or nothing, for Ansible's ``action`` on a host."""
+    if not variables.get(MIRROR_PACKAGES) or not boolean(action._templar.template(variables[MIRROR_PACKAGES])):
+        return ""
+    return str(action._templar.template(variables.get(MIRROR) or ""))
+
+
+def with_mirror(args: Mapping[str, t.Any], mirror: str) -> dict[str, t.Any]:
+    """Return native_service's arguments with the mirror, where it installs packages of the distribution."""
+    packages = args.get("packages")
+    if not mirror or not isinstance(packages, Mapping) or packages.get("repository"):
+        return dict(args)
+    return {**args, "packages": {"mirror": mirror, **packages}}
