@@ -11,7 +11,8 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ..plugin_utils.mirror.fill import Settings, fill
-from ..plugin_utils.mirror.needs import Needs, NeedsError, find_needs
+from ..plugin_utils.mirror.inventory import find_needs
+from ..plugin_utils.mirror.needs import Needs, NeedsError
 from ..plugin_utils.mirror.store import MirrorError
 
 ASKED = "__mirror_host"  # what playbooks/mirror.yml registers of hosts that it asks

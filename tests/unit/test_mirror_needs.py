@@ -13,7 +13,8 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
-from ansible_collections.gpufleet.monitoring.plugins.plugin_utils.mirror import needs as mirror
+from ansible_collections.gpufleet.monitoring.plugins.plugin_utils.mirror import inventory, tasks
+from ansible_collections.gpufleet.monitoring.plugins.plugin_utils.mirror.needs import NeedsError
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 SHA = "ab" * 32
@@ -31,10 +32,10 @@ def needs(tmp_path):
         path = tmp_path / "hosts.yml"
         path.write_text(json.dumps({"all": {"vars": variables, "children": children}}))
         loader = DataLoader()
-        inventory = InventoryManager(loader, [str(path)])
-        manager = VariableManager(loader, inventory)
-        hostvars = HostVars(inventory, manager, loader)
-        return mirror.find_needs(inventory.get_groups_dict(), hostvars, asked or {}, Templar(loader), loader)
+        known = InventoryManager(loader, [str(path)])
+        manager = VariableManager(loader, known)
+        hostvars = HostVars(known, manager, loader)
+        return inventory.find_needs(known.get_groups_dict(), hostvars, asked or {}, Templar(loader), loader)
 
     return find
 
@@ -111,7 +112,7 @@ def test_a_host_that_was_asked_gets_what_it_said(needs):
 
 
 def test_dcgm_for_an_unknown_distribution_is_an_error_that_names_hosts_and_ways_out(needs):
-    with pytest.raises(mirror.NeedsError) as error:
+    with pytest.raises(NeedsError) as error:
         needs({f"gpu{number}": {} for number in range(5)})
     text = str(error.value)
     assert text.startswith("- gpu0, gpu1, gpu2 and 2 more: dcgm: ")
@@ -119,7 +120,7 @@ def test_dcgm_for_an_unknown_distribution_is_an_error_that_names_hosts_and_ways_
 
 
 def test_all_that_is_in_the_way_is_said_at_once(needs):
-    with pytest.raises(mirror.NeedsError) as error:
+    with pytest.raises(NeedsError) as error:
         needs({"gpu1": {"gpufleet_architecture": "m68k"}, "gpu2": {"node_exporter_version": "{{ nothing }}"}})
     text = str(error.value)
     assert "gpu1: node_exporter: gpufleet_architecture" in text
@@ -145,7 +146,7 @@ def test_plugins_of_grafana_and_their_sums(needs):
 def test_two_files_cannot_have_the_same_path(needs):
     plugin = {"id": "some-panel", "version": "1.0.0", "sha256": {"amd64": SHA, "arm64": "cd" * 32}}
     masters = {"m1": {}, "m2": {"gpufleet_architecture": "arm64"}}
-    with pytest.raises(mirror.NeedsError, match="different files under the same path"):
+    with pytest.raises(NeedsError, match="different files under the same path"):
         needs({}, masters, grafana_plugins=[plugin], alertmanager_bind_address="10.0.0.1")
 
 
@@ -187,7 +188,7 @@ def test_without_being_said_packages_are_elsewhere(needs):
 
 
 def test_packages_for_an_unknown_distribution_are_an_error_that_names_ways_out(needs):
-    with pytest.raises(mirror.NeedsError, match=r"master1: nginx: .*gpufleet_distribution.*mirror_ask_hosts"):
+    with pytest.raises(NeedsError, match=r"master1: nginx: .*gpufleet_distribution.*mirror_ask_hosts"):
         needs({}, gpufleet_mirror_packages=True)
 
 
@@ -227,29 +228,29 @@ def test_a_variable_of_a_hosts_own_counts_wherever_it_is_used(needs):
 @pytest.mark.parametrize("role", ["node_exporter", "gpu_exporter", "dcgm"])
 def test_hosts_that_differ_in_address_and_labels_are_alike(role):
     """Else a fleet of hundreds would take minutes."""
-    read = mirror.read_role(role, DataLoader())
+    read = tasks.read_role(role, DataLoader())
     known = {**read.defaults, **read.variables}
     one, other = ({**known, "ansible_host": name, "inventory_hostname": name} for name in ("a", "b"))
-    assert mirror._depends_on(read, one) == mirror._depends_on(read, other) is not None
+    assert inventory._depends_on(read, one) == inventory._depends_on(read, other) is not None
 
 
 # -- nothing is downloaded that the mirror does not know --------------------------------------------
 
 
 def roles():
-    return sorted({name for names in mirror.roles_of_site().values() for name in names})
+    return sorted({name for names in tasks.roles_of_site().values() for name in names})
 
 
 def test_the_roles_are_those_of_the_playbooks():
     assert {"node_exporter", "dcgm"} <= set(roles())
-    assert "prometheus" in mirror.roles_of_site()["monitoring_master"]
+    assert "prometheus" in tasks.roles_of_site()["monitoring_master"]
 
 
 @pytest.mark.parametrize("role", roles())
 def test_every_module_in_a_role_is_known_to_download_or_not_to(role):
-    used = {task.module for task in mirror.read_role(role, DataLoader()).tasks}
-    assert used <= mirror.KNOWN, (
-        "say in plugins/plugin_utils/mirror/needs.py what it brings from elsewhere (_READERS), or that it brings "
+    used = {task.module for task in tasks.read_role(role, DataLoader()).tasks}
+    assert used <= inventory.KNOWN, (
+        "say in plugins/plugin_utils/mirror/inventory.py what it brings from elsewhere (_READERS), or that it brings "
         "nothing (HARMLESS): a fleet without a way out has to have it"
     )
 
@@ -258,9 +259,9 @@ def test_a_download_in_a_block_is_seen(monkeypatch, tmp_path):
     task = {"name": "Fetch", "ansible.builtin.get_url": {"url": "https://x"}, "when": "a"}
     (tmp_path / "new/tasks").mkdir(parents=True)
     (tmp_path / "new/tasks/main.yml").write_text(yaml.safe_dump([{"name": "B", "when": ["b"], "block": [task]}]))
-    monkeypatch.setattr(mirror, "ROLES", tmp_path)
-    (found,) = mirror.read_role("new", DataLoader()).tasks
-    assert found.module not in mirror.KNOWN
+    monkeypatch.setattr(tasks, "ROLES", tmp_path)
+    (found,) = tasks.read_role("new", DataLoader()).tasks
+    assert found.module not in inventory.KNOWN
     assert found.when == ("b", "a")
 
 
@@ -276,4 +277,4 @@ def test_every_program_with_libraries_is_recognised():
     """A lookup that is written otherwise would be run, and bring its wheels to this machine, not to the mirror."""
     for path in ROLES.glob("*/*/*.yml"):
         text = path.read_text()
-        assert len(mirror._ZIPAPP.findall(text)) == text.count("gpufleet.monitoring.zipapp"), path
+        assert len(tasks._ZIPAPP.findall(text)) == text.count("gpufleet.monitoring.zipapp"), path
