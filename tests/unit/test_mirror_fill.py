@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ansible.errors import AnsibleActionFail
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.distributions import find, scheme
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.release import (
     ReleaseError,
@@ -497,13 +498,19 @@ PACKAGES = {"names": ["nginx"], "hold": False}
         ({}, ""),
         ({"gpufleet_mirror_url": "http://mirror"}, ""),
         ({"gpufleet_mirror_url": "http://mirror", "gpufleet_mirror_packages": "no"}, ""),
-        ({"gpufleet_mirror_packages": True}, ""),
         ({"gpufleet_mirror_url": "http://mirror", "gpufleet_mirror_packages": "true"}, "http://mirror"),
     ],
 )
 def test_a_mirror_has_the_distributions_packages_only_if_that_is_said(variables, mirror):
     action = SimpleNamespace(_templar=SimpleNamespace(template=lambda value: value))
     assert mirror_of_packages(action, variables) == mirror
+
+
+@pytest.mark.parametrize("url", [{}, {"gpufleet_mirror_url": "file:///srv/mirror"}])
+def test_packages_without_a_web_server_are_an_error_that_names_the_variables(url):
+    action = SimpleNamespace(_templar=SimpleNamespace(template=lambda value: value))
+    with pytest.raises(AnsibleActionFail, match="gpufleet_mirror_packages is true, and gpufleet_mirror_url is"):
+        mirror_of_packages(action, {"gpufleet_mirror_packages": True, **url})
 
 
 @pytest.mark.parametrize(

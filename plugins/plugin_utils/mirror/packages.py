@@ -7,16 +7,23 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Mapping
 
+from ansible.errors import AnsibleActionFail
 from ansible.module_utils.parsing.convert_bool import boolean
 
 from .needs import MIRROR, MIRROR_PACKAGES
 
 
 def mirror_of_packages(action: t.Any, variables: Mapping[str, t.Any]) -> str:
-    """Return the mirror's URL, or nothing, for Ansible's ``action`` on a host."""
-    if not variables.get(MIRROR_PACKAGES) or not boolean(action._templar.template(variables[MIRROR_PACKAGES])):
+    """Return the mirror's URL, or nothing, for Ansible's ``action`` on a host. Raises AnsibleActionFail."""
+    if not boolean(action._templar.template(variables.get(MIRROR_PACKAGES) or False)):
         return ""
-    return str(action._templar.template(variables.get(MIRROR) or ""))
+    url = str(action._templar.template(variables.get(MIRROR) or ""))
+    if not url.startswith(("http://", "https://")):
+        raise AnsibleActionFail(
+            f"{MIRROR_PACKAGES} is true, and {MIRROR} is {url!r}: hosts' package managers take packages by http or "
+            f"https. Say there which web server has the mirror, or leave {MIRROR_PACKAGES} out"
+        )
+    return url
 
 
 def with_mirror(args: Mapping[str, t.Any], mirror: str) -> dict[str, t.Any]:

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ...module_utils.native_service import release as releases
+from .needs import MIRROR
 from .store import Entry, MirrorError, read_lock
 
 __all__ = ["LOCK", "MIRROR", "MirrorError", "pinned"]
 
 LOCK = "gpufleet_mirror_lock"
-MIRROR = "gpufleet_mirror_url"
 
 
 def pinned(args: Mapping[str, t.Any], lock: Path, mirror: str) -> dict[str, t.Any]:
