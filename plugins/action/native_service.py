@@ -19,7 +19,7 @@ from ansible.plugins.action import ActionBase
 from ..module_utils.native_service import release as releases
 from ..plugin_utils.delivery import hand_over
 from ..plugin_utils.mirror import pin
-from ..plugin_utils.mirror.packages import mirror_of_packages, with_mirror
+from ..plugin_utils.mirror.packages import with_mirror
 
 MODULE = "gpufleet.monitoring.native_service"
 
@@ -33,7 +33,7 @@ class ActionModule(ActionBase):
         """Run the module; when it answers that it wants an archive, deliver that and run it again."""
         super().run(tmp, task_vars)
         variables = task_vars or {}
-        args = with_mirror(self._pinned(dict(self._task.args), variables), mirror_of_packages(self, variables))
+        args = with_mirror(self, self._pinned(dict(self._task.args), variables), variables)
         result = self._call(args, task_vars)
         architecture = result.pop("wants_archive", None)
         if architecture is None:

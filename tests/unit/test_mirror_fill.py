@@ -489,6 +489,7 @@ def test_a_version_that_is_provided_counts(relation, version, here):
 
 # -- which hosts are told of a mirror ----------------------------------------------------------------
 
+ACTION = SimpleNamespace(_templar=SimpleNamespace(template=lambda value: value))
 PACKAGES = {"names": ["nginx"], "hold": False}
 
 
@@ -502,15 +503,13 @@ PACKAGES = {"names": ["nginx"], "hold": False}
     ],
 )
 def test_a_mirror_has_the_distributions_packages_only_if_that_is_said(variables, mirror):
-    action = SimpleNamespace(_templar=SimpleNamespace(template=lambda value: value))
-    assert mirror_of_packages(action, variables) == mirror
+    assert mirror_of_packages(ACTION, variables) == mirror
 
 
 @pytest.mark.parametrize("url", [{}, {"gpufleet_mirror_url": "file:///srv/mirror"}])
 def test_packages_without_a_web_server_are_an_error_that_names_the_variables(url):
-    action = SimpleNamespace(_templar=SimpleNamespace(template=lambda value: value))
     with pytest.raises(AnsibleActionFail, match="gpufleet_mirror_packages is true, and gpufleet_mirror_url is"):
-        mirror_of_packages(action, {"gpufleet_mirror_packages": True, **url})
+        mirror_of_packages(ACTION, {"gpufleet_mirror_packages": True, **url})
 
 
 @pytest.mark.parametrize(
@@ -523,8 +522,15 @@ def test_packages_without_a_web_server_are_an_error_that_names_the_variables(url
     ],
 )
 def test_only_packages_without_a_repository_come_by_a_mirror(args, packages):
-    assert with_mirror({"name": "nginx", **args}, "http://mirror").get("packages") == packages
-    assert with_mirror(args, "") == args
+    variables = {"gpufleet_mirror_url": "http://mirror", "gpufleet_mirror_packages": True}
+    assert with_mirror(ACTION, {"name": "nginx", **args}, variables).get("packages") == packages
+    assert with_mirror(ACTION, args, {}) == args
+
+
+def test_what_is_no_package_needs_no_web_server():
+    args = {"name": "node_exporter", "release": {}}
+    variables = {"gpufleet_mirror_url": "file:///srv/mirror", "gpufleet_mirror_packages": True}
+    assert with_mirror(ACTION, args, variables) == args
 
 
 # -- what hosts make of the lock --------------------------------------------------------------------

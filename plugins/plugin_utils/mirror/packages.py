@@ -26,9 +26,13 @@ def mirror_of_packages(action: t.Any, variables: Mapping[str, t.Any]) -> str:
     return url
 
 
-def with_mirror(args: Mapping[str, t.Any], mirror: str) -> dict[str, t.Any]:
-    """Return native_service's arguments with the mirror, where it installs packages of the distribution."""
+def with_mirror(action: t.Any, args: Mapping[str, t.Any], variables: Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Return native_service's arguments with the mirror, where it installs packages of the distribution.
+
+    Raises AnsibleActionFail.
+    """
     packages = args.get("packages")
-    if not mirror or not isinstance(packages, Mapping) or packages.get("repository"):
+    if not isinstance(packages, Mapping) or packages.get("repository"):
         return dict(args)
-    return {**args, "packages": {"mirror": mirror, **packages}}
+    mirror = mirror_of_packages(action, variables)
+    return {**args, "packages": {"mirror": mirror, **packages}} if mirror else dict(args)
