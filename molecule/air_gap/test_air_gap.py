@@ -64,8 +64,7 @@ def test_debians_packages_came_from_the_master_which_is_not_one_of_its_sources(s
     assert dict(line.split() for line in found.splitlines()) == {
         name: locked()[path_of(f"/{name}_")]["version"] for name in names
     }
-    sources = sh("master1", "apt-get indextargets --format '$(REPO_URI)'")
-    assert {line.split("/")[2] for line in sources.splitlines()} == {"deb.debian.org"}
+    assert sh("master1", "grep --recursive :8480 /etc/apt; apt-get indextargets | grep :8480", check=False) == ""
 
 
 def test_the_lock_says_what_is_there_where_it_came_from_and_for_whom(lab, locked, path_of):
