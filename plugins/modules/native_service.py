@@ -390,7 +390,7 @@ from ..module_utils.native_service import packages
 from ..module_utils.native_service import release as releases
 from ..module_utils.native_service import unit as units
 from ..module_utils.native_service.health import Health, Run
-from ..module_utils.native_service.host import ROOT, ServiceError, ServiceHost, bring, previously, removed
+from ..module_utils.native_service.host import ServiceHost, bring
 from ..module_utils.native_service.packages import PackageError
 from ..module_utils.native_service.plan import (
     File,
@@ -405,6 +405,7 @@ from ..module_utils.native_service.plan import (
     unit_path,
     versions,
 )
+from ..module_utils.native_service.records import ROOT, ServiceError, previously, removed
 from ..module_utils.native_service.systemd import Systemd, SystemdError
 
 REPOSITORY_OPTIONS = {

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service import host as hosts
-from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.host import ServiceError, ServiceHost
+from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service import filesystem, records
+from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.host import ServiceHost
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.plan import (
     File,
     FileState,
@@ -15,6 +15,7 @@ from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service
     Plan,
     Service,
 )
+from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.records import ServiceError
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ RUNS, IDLE = {"active": True, "enabled": True}, {"active": True, "enabled": Fals
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """Where the service's records are, which are no more than what a test writes there."""
-    monkeypatch.setattr(hosts, "ROOT", tmp_path / "opt")
+    monkeypatch.setattr(records, "ROOT", tmp_path / "opt")
     (tmp_path / "opt/demo").mkdir(parents=True)
     return tmp_path / "opt/demo"
 
@@ -111,25 +112,25 @@ GONE = Service("demo", "absent", "/etc/systemd/system/demo.service")
 @pytest.mark.parametrize("name", ["manifest", "journal"])
 def test_what_is_to_be_removed_is_known_by_the_records(root, name, record, known, shared):
     (root / f"{name}.json").write_text(json.dumps(record))
-    service = hosts.removed(GONE)
+    service = records.removed(GONE)
     assert (service.watched, service.packages and service.packages.names) == known
     assert service.shared is shared
 
 
 def test_where_nothing_was_written_down_it_is_as_described(root):
-    assert hosts.removed(GONE) == GONE
+    assert records.removed(GONE) == GONE
 
 
 @pytest.mark.parametrize(
     ("leaving", "goes_back"), [(None, True), ("2.0", True), ("3.0", False), ("1.0", False), ("", False)]
 )
 def test_one_goes_back_only_from_the_release_that_is_to_be_left(root, monkeypatch, leaving, goes_back):
-    kept = {version: hosts.releases.Installed(version, "", True) for version in ("1.0", "2.0")}
-    monkeypatch.setattr(hosts.releases, "installed", lambda root: kept)
+    kept = {version: records.releases.Installed(version, "", True) for version in ("1.0", "2.0")}
+    monkeypatch.setattr(records.releases, "installed", lambda root: kept)
     (root / "current").symlink_to("2.0")
     record = {"files": {}, "secrets": [], "generated": [], "user": None, "data": [], "outputs": [], "health": None}
     (root / "manifest.json").write_text(json.dumps({**record, "back_to": "1.0"}))
-    service, _ = hosts.previously("demo", lambda words: (0, "UnitFileState=enabled\n", ""), False, leaving)
+    service, _ = records.previously("demo", lambda words: (0, "UnitFileState=enabled\n", ""), False, leaving)
     assert service.going_back
     assert (service.release and service.release.version) == ("1.0" if goes_back else None)
 
@@ -142,7 +143,7 @@ def test_what_ours_replaced_is_back_without_us_a_link_as_a_link(root, etc):
     for path in paths:
         path.unlink(missing_ok=True)
         path.write_text("ours")
-    host._restore_files({str(paths[0]): hosts._frozen(FileState(b"shipped", 0o644, "0", "0")), str(paths[2]): None})
+    host._restore_files({str(paths[0]): filesystem.frozen(FileState(b"shipped", 0o644, "0", "0")), str(paths[2]): None})
     assert (paths[0].is_symlink(), paths[1].read_text(), paths[2].exists()) == (True, "ours", False)
 
     (root / "manifest.json").write_text(json.dumps({"files": dict.fromkeys(map(str, paths), "none")}))

@@ -12,40 +12,27 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import errno
-import glob
-import grp
 import json
 import os
 import pwd
 import shutil
-import tempfile
 import time
 import typing as t
 from pathlib import Path
 
 from ..files import remove_empty, write_file
 from ..lock import exclusive
+from . import filesystem, records, staging
 from . import health as healths
 from . import packages as pkgs
 from . import release as releases
 from .package_manager import package_manager
-from .plan import File, FileState, Found, Host, Plan, Service, drop_in_path, make_plan, timer_path, unit_path
+from .plan import Found, Host, Plan, Service, make_plan
+from .records import ServiceError
 from .systemd import Systemd, SystemdError
 
-ROOT = Path("/opt/gpufleet")
 LOCK_PATIENCE = 300  # seconds beyond what the start of the service, and of the one before it, may take
-
-
-class ServiceError(Exception):
-    """The service could not be brought to its state; ``journal`` holds its last log lines."""
-
-    def __init__(self, message: str, journal: t.Sequence[str] = (), rolled_back: bool = False) -> None:
-        super().__init__(message)
-        self.journal = list(journal)
-        self.rolled_back = rolled_back
 
 
 class ServiceHost:
@@ -54,7 +41,7 @@ class ServiceHost:
     def __init__(self, want: Service, health: healths.Health | None, run: healths.Run) -> None:
         self.want = want
         self.health = health
-        self.root = ROOT / want.name
+        self.root = records.ROOT / want.name
         self.unit = f"{want.name}.service"
         self._run = run
         self._systemd = Systemd(run)
@@ -81,9 +68,9 @@ class ServiceHost:
         if state.file.startswith("masked") and self.want.state != "absent":
             raise ServiceError(f"{self.want.watched} is masked on this host: systemctl unmask {self.want.watched}")
         active, enabled = state.active in ("active", "reloading"), state.file.startswith("enabled")
-        found = _found(manifest or journal, Found(active, enabled) if state.file else None)
+        found = records.found_before(manifest or journal, Found(active, enabled) if state.file else None)
         return Host(
-            files={path: state for path in paths for state in [_file_state(Path(path))] if state},
+            files={path: state for path in paths for state in [filesystem.read_state(Path(path))] if state},
             directories=frozenset(path for path in self.want.tree if Path(path).is_dir()),
             placed={path: effect for path, effect in placed.items() if os.path.lexists(path)},
             managed=bool(manifest or journal or self._current()),
@@ -103,25 +90,27 @@ class ServiceHost:
             held=frozenset(manifest.get("held", [])),
             secrets=frozenset([*manifest.get("secrets", []), *journal.get("secrets", [])]),
             data=tuple(filter(_exists, [*self._data_directories(), *self._with_data(manifest)])),
-            rewritable=_matching(self.want.data),
+            rewritable=filesystem.matching(self.want.data),
             found=found,
-            outputs=_matching(pattern for pattern in manifest.get("outputs", []) if pattern not in self.want.outputs),
+            outputs=filesystem.matching(
+                pattern for pattern in manifest.get("outputs", []) if pattern not in self.want.outputs
+            ),
             generated=frozenset(manifest.get("generated", [])),
         )
 
     def _records(self) -> tuple[dict[str, t.Any], dict[str, t.Any]]:
         """What was written down: the manifest, and the journal of a run that was cut."""
-        return _read_json(self._manifest_file), _read_json(self._journal_file)
+        return records.read_json(self._manifest_file), records.read_json(self._journal_file)
 
     def _placed(self, plan: Plan) -> set[str]:
         """The files that services of ours have placed on this host."""
-        records = ROOT.glob("*/manifest.json")
-        return {*plan.remove, *(path for record in records for path in _read_json(record).get("files", ()))}
+        manifests = map(records.read_json, records.ROOT.glob("*/manifest.json"))
+        return {*plan.remove, *(path for manifest in manifests for path in manifest.get("files", ()))}
 
     def _made_by_others(self) -> set[str]:
         """The directories that are other services' of ours, too."""
-        records = set(ROOT.glob("*/manifest.json")) - {self._manifest_file}
-        return {path for record in records for path in _made(record)}
+        others = set(records.ROOT.glob("*/manifest.json")) - {self._manifest_file}
+        return {path for manifest in others for path in records.made(manifest)}
 
     def _data_directories(self) -> tuple[str, ...]:
         """Where its data are. Those of a program of the distribution go with its package, if they go."""
@@ -197,43 +186,7 @@ class ServiceHost:
 
     def check_files(self, plan: Plan) -> None:
         """Run the validation commands on the new files before any of them is live. Raises ServiceError."""
-        release = self.root / (plan.current or "current")
-        touched = {file.path for file in plan.write} | set(plan.remove)
-        for file in self.want.files:
-            scope = self._scope(file.path)
-            if not file.validate or not (plan.switch or any(_within(path, scope) for path in touched)):
-                continue
-            with tempfile.TemporaryDirectory(prefix="gpufleet-") as stage:
-                staged = self._stage(scope, file, Path(stage), plan)
-                places = {"{file}": str(staged), "{release}": str(release)}
-                code, out, err = self._run([_filled(word, places) for word in file.validate])
-                if code != 0:
-                    said = (err + out).strip().replace(f"{stage}/", "")
-                    raise ServiceError(f"the new {file.path} is refused, the old one stays: {said}")
-
-    def _scope(self, path: str) -> str:
-        """The widest of the service's own directories that holds ``path``: what the file may refer to."""
-        return min((parent for parent in self.want.directories if _within(path, parent)), key=len, default=path)
-
-    def _stage(self, scope: str, file: File, stage: Path, plan: Plan) -> Path:
-        """Build what ``scope`` will look like, files that others put there included, and return where ``file`` is."""
-        if scope == file.path:
-            staged = stage / Path(file.path).name
-            staged.write_bytes(file.content)
-            return staged
-        copy = stage / Path(scope).name
-        if Path(scope).is_dir():
-            shutil.copytree(scope, copy, symlinks=True)
-        for path in plan.remove:
-            if _within(path, scope):
-                _staged(copy, path, scope).unlink()
-        for new in self.want.files:
-            if _within(new.path, scope):
-                target = _staged(copy, new.path, scope)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.unlink(missing_ok=True)  # a link would lead to the host's own file
-                target.write_bytes(new.content)
-        return copy / Path(file.path).relative_to(scope)
+        staging.check_files(self.want, plan, self.root / (plan.current or "current"), self._run)
 
     def apply(self, plan: Plan, have: Host, versions: t.Mapping[str, str]) -> None:
         """Carry ``plan`` out. When the service does not get well, go back and raise ServiceError."""
@@ -266,7 +219,7 @@ class ServiceHost:
         self.root.mkdir(parents=True, exist_ok=True)
         self._keep_found(plan)
         if self._journal_file.exists():
-            known = {"packages": {}, "held": [], **_read_json(self._journal_file)}
+            known = {"packages": {}, "held": [], **records.read_json(self._journal_file)}
         else:
             # What systemd starts again and again is meant to run: the next time it may succeed, if it is left alone.
             active = have.active or have.trying
@@ -278,7 +231,7 @@ class ServiceHost:
         known["user"] = known.get("user") or plan.add_user
         known["secrets"] = [*known.get("secrets", []), *(file.path for file in self.want.files if file.secret)]
         for path in [file.path for file in plan.write] + list(plan.remove):
-            known["files"].setdefault(path, _frozen(have.files.get(path)))
+            known["files"].setdefault(path, filesystem.frozen(have.files.get(path)))
         for name in [*plan.packages.get, *plan.packages.drop]:
             installed = have.packages.get(name)
             known["packages"].setdefault(name, installed.version if installed else None)
@@ -292,7 +245,7 @@ class ServiceHost:
                 copy = self._copy_of_found(file.path)
                 copy.unlink(missing_ok=True)
                 if os.path.lexists(file.path):
-                    _duplicate(Path(file.path), copy)
+                    filesystem.duplicate(Path(file.path), copy)
 
     def _copy_of_found(self, path: str) -> Path:
         return self._found / path.lstrip("/")
@@ -302,11 +255,11 @@ class ServiceHost:
         Path(path).unlink(missing_ok=True)
         copy = self._copy_of_found(path)
         if os.path.lexists(copy):
-            _duplicate(copy, Path(path))
+            filesystem.duplicate(copy, Path(path))
 
     def _save_data(self, plan: Plan) -> None:
         """Copy what the new release may rewrite, while nobody writes to it."""
-        known = _read_json(self._journal_file)
+        known = records.read_json(self._journal_file)
         if not plan.switch or not (plan.save or "data" in known):
             return
         self._stop()
@@ -315,7 +268,7 @@ class ServiceHost:
             shutil.rmtree(copies, ignore_errors=True)
             copies.mkdir(mode=0o700, parents=True)
             for path in plan.save:
-                _copy(Path(path), copies / path.lstrip("/"))
+                filesystem.copy(Path(path), copies / path.lstrip("/"))
             write_file(self._journal_file, json.dumps({**known, "data": list(self.want.data)}).encode(), 0o600)
         elif plan.current == known["current"]:  # back, after a run that was cut, to the release that wrote the copies
             self._restore_data(known)
@@ -338,10 +291,10 @@ class ServiceHost:
 
     def _put_back(self, patterns: t.Iterable[str], copies: Path) -> None:
         """Put back copies. What else matches has come since, and would not fit to them."""
-        for path in _matching(patterns):
+        for path in filesystem.matching(patterns):
             Path(path).unlink()
-        for copy in _files_below(copies):
-            _copy(copy, Path("/", copy.relative_to(copies)))
+        for copy in filesystem.files_below(copies):
+            filesystem.copy(copy, Path("/", copy.relative_to(copies)))
 
     def _install_packages(self, plan: Plan, versions: t.Mapping[str, str]) -> None:
         """Install what was fetched. It is the new program that has to accept the new files."""
@@ -359,12 +312,12 @@ class ServiceHost:
             Path(path).mkdir(mode=0o755, exist_ok=True)  # a package may have brought it just now
         accounts = [file for file in plan.write if file.path.startswith("/etc/sysusers.d/")]
         for file in accounts:
-            _place_file(file)
+            filesystem.place(file)
         if plan.add_user:
             self._systemd.add_user(plan.add_user)
         for file in plan.write:  # these may belong to the new user
             if file not in accounts:
-                _place_file(file)
+                filesystem.place(file)
         for path in plan.remove:
             self._take_away(path)
         for path in plan.sweep:  # and nothing to put back: what writes them does so again
@@ -400,7 +353,7 @@ class ServiceHost:
 
     def _go_back(self, reason: str, journal: t.Sequence[str]) -> t.NoReturn:
         """Put back what was there before, see it run again, and raise ServiceError."""
-        known = _read_json(self._journal_file)
+        known = records.read_json(self._journal_file)
         problem = None
         try:
             now = self._systemd.show(self.want.watched)
@@ -434,16 +387,16 @@ class ServiceHost:
 
     def _restore_files(self, states: t.Mapping[str, dict[str, t.Any] | None]) -> None:
         """Put back files as they were. Of those of others there are copies, which are links where those were."""
-        ours = _read_json(self._manifest_file).get("files", {})
+        ours = records.read_json(self._manifest_file).get("files", {})
         for path, state in states.items():
             if path not in ours and os.path.lexists(self._copy_of_found(path)):
                 self._take_away(path)
             else:
-                _restore(Path(path), _thawed(state))
+                filesystem.restore(Path(path), filesystem.thawed(state))
 
     def _former_health(self) -> healths.Health | None:
         """What shows that the previous state works; the new one may have moved to another port."""
-        return _health_of(_read_json(self._manifest_file))
+        return records.health_of(records.read_json(self._manifest_file))
 
     def _clear(self, known: dict[str, t.Any]) -> None:
         """Remove what a change that failed has brought: directories, a user, the release."""
@@ -453,7 +406,7 @@ class ServiceHost:
         if not self._manifest_file.exists():  # there was nothing of ours before
             self._forget()
             return
-        keep = {known["current"], _read_json(self._manifest_file).get("previous")}
+        keep = {known["current"], records.read_json(self._manifest_file).get("previous")}
         for name in set(releases.installed(self.root)) - keep:
             shutil.rmtree(self.root / name)
         shutil.rmtree(self._scratch, ignore_errors=True)
@@ -462,7 +415,7 @@ class ServiceHost:
     def _forget(self) -> None:
         shutil.rmtree(self.root)
         with contextlib.suppress(OSError):
-            ROOT.rmdir()
+            records.ROOT.rmdir()
 
     def _finish(self, plan: Plan, have: Host) -> None:
         for name in plan.prune:
@@ -470,12 +423,12 @@ class ServiceHost:
         for copies in set(self._data.glob("*")) - {self._data / name for name in releases.installed(self.root)}:
             shutil.rmtree(copies)
         shutil.rmtree(self._scratch, ignore_errors=True)
-        known = _read_json(self._journal_file)  # what a run that was cut has made is in it, too
+        known = records.read_json(self._journal_file)  # what a run that was cut has made is in it, too
         names = set(self.want.packages.names if self.want.packages else ())
         fresh = {name for name, version in known["packages"].items() if version is None}
         # The last one to go takes along what it shares with others, whoever has made it.
         shared = set(self.want.tree) & self._made_by_others()
-        directories = {*_made(self._manifest_file), *known["made"], *self.want.directories, *shared}
+        directories = {*records.made(self._manifest_file), *known["made"], *self.want.directories, *shared}
         manifest = {
             "files": {file.path: file.effect for file in self.want.files},
             "directories": sorted(directories),
@@ -500,7 +453,7 @@ class ServiceHost:
         """The release that ran before the last change of releases; none after one has gone back, or would go forth."""
         last = have.ran or have.current
         if plan.current == last:
-            return t.cast("str | None", _read_json(self._manifest_file).get("back_to"))
+            return t.cast("str | None", records.read_json(self._manifest_file).get("back_to"))
         return None if self.want.going_back else last
 
     def remove(self, plan: Plan, have: Host) -> None:
@@ -516,7 +469,7 @@ class ServiceHost:
         for path in plan.sweep:
             Path(path).unlink(missing_ok=True)
         for path in plan.purge:
-            _delete(Path(path))
+            filesystem.delete(Path(path))
         manifest, journal = self._records()
         made = {*self.want.directories, *manifest.get("directories", []), *journal.get("made", [])}
         remove_empty(made - self._made_by_others())
@@ -529,64 +482,6 @@ class ServiceHost:
             self._systemd.remove_user(plan.remove_user)
         if plan.forget:
             self._forget()
-
-
-def previously(
-    name: str, run: healths.Run, restore: bool, leaving: str | None
-) -> tuple[Service, healths.Health | None]:
-    """Return a service as it is, with the release that ran before its own and is kept; with none if there is none.
-
-    With ``leaving`` there is none, either, where that version does not run.
-    """
-    root = ROOT / name
-    manifest = _read_json(root / "manifest.json")
-    kept = releases.installed(root)
-    back = kept.get(manifest.get("back_to") or "")
-    if back is None or not back.intact or not _runs(root, kept, leaving):
-        return Service(name, "started", unit_path(name), going_back=True), None
-    states = {path: _file_state(Path(path)) for path in manifest["files"]}
-    files = tuple(
-        File(path, *state, manifest["files"][path], path in manifest["secrets"], (), path in manifest["generated"])
-        for path, state in states.items()
-        if state
-    )
-    service = Service(
-        name,
-        "started",
-        unit_path(name),
-        files,
-        release=releases.Release(back.version, "", back.sha256, None),
-        user=manifest["user"],
-        data=tuple(manifest["data"]),
-        timer=timer_path(name) in manifest["files"],
-        outputs=tuple(manifest["outputs"]),
-        going_back=True,
-        restore=restore,
-    )
-    enabled = Systemd(run).show(service.watched).file.startswith("enabled")
-    return service if enabled else service._replace(state="stopped"), _health_of(manifest)
-
-
-def _runs(root: Path, kept: t.Mapping[str, releases.Installed], version: str | None) -> bool:
-    link = root / "current"
-    now = kept.get(str(link.readlink())) if link.is_symlink() else None
-    return version is None or (now is not None and now.version == version)
-
-
-def removed(described: Service) -> Service:
-    """Return a service that is to be absent as it was described when it came, whatever is said of it now."""
-    root = ROOT / described.name
-    journal, manifest = _read_json(root / "journal.json"), _read_json(root / "manifest.json")
-    if not (journal or manifest):
-        return described
-    files = {**journal.get("files", {}), **manifest.get("files", {})}
-    known = {**journal, **manifest}
-    drop_in, hold = drop_in_path(described.name), known.get("hold")
-    return described._replace(
-        unit_path=drop_in if drop_in in files else unit_path(described.name),
-        timer=timer_path(described.name) in files,
-        packages=None if hold is None else pkgs.Packages(tuple(known["packages"]), "", (), None, hold),
-    )
 
 
 def bring(host: ServiceHost, delivered: Path | None) -> tuple[Plan, Host]:
@@ -622,22 +517,6 @@ def _bring(host: ServiceHost, delivered: Path | None) -> tuple[Plan, Host]:
     return first, before
 
 
-def _found(known: t.Mapping[str, t.Any], now: Found | None) -> Found | None:
-    """How the unit was before us. Where we have not been yet, that is how it is now."""
-    before = known.get("before") if known else now and now._asdict()
-    return Found(**before) if before else None
-
-
-def _made(record: Path) -> list[str]:
-    """The directories that a service has made, by its manifest."""
-    return t.cast("list[str]", _read_json(record).get("directories", []))
-
-
-def _health_of(manifest: t.Mapping[str, t.Any]) -> healths.Health | None:
-    known = manifest.get("health")
-    return healths.Health(**{**known, "command": tuple(known["command"])}) if known else None
-
-
 # -- files --------------------------------------------------------------------------------------
 
 
@@ -650,131 +529,9 @@ def _exists(path: str) -> bool:
     return Path(path).exists()
 
 
-def _matching(patterns: t.Iterable[str]) -> tuple[str, ...]:
-    """The files that there are of some patterns; a link is none."""
-    found = (path for pattern in patterns for path in sorted(glob.glob(pattern)))  # noqa: PTH207 (they begin at /)
-    return tuple(path for path in found if Path(path).is_file() and not Path(path).is_symlink())
-
-
-def _files_below(directory: Path) -> list[Path]:
-    return [path for path in directory.rglob("*") if path.is_file()]
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file with its owner and mode, and see it on the disk.
-
-    One of the two is in a directory of the service's user, who may have put links there.
-    """
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = target.with_name(f".{target.name}.new")
-    fresh.unlink(missing_ok=True)
-    from_it = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
-    to_it = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(from_it, "rb") as old, os.fdopen(to_it, "wb") as new:
-        shutil.copyfileobj(old, new, 1 << 20)
-        status = os.fstat(old.fileno())
-        os.fchown(new.fileno(), status.st_uid, status.st_gid)
-        os.fchmod(new.fileno(), status.st_mode & 0o777)
-        new.flush()
-        os.fsync(new.fileno())
-    fresh.replace(target)
-
-
-def _duplicate(source: Path, target: Path) -> None:
-    """Copy a file with its owner and mode, or a link as one."""
-    if not source.is_symlink():
-        _copy(source, target)
-        return
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    target.symlink_to(source.readlink())
-
-
-def _delete(path: Path) -> None:
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    else:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _filled(word: str, places: dict[str, str]) -> str:
-    for place, value in places.items():
-        word = word.replace(place, value)
-    return word
-
-
-def _staged(copy: Path, path: str, scope: str) -> Path:
-    """Where ``path`` is in the copy of ``scope``. What links of the copy lead to is the host's own, and not touched."""
-    staged = copy / Path(path).relative_to(scope)
-    if not staged.parent.resolve().is_relative_to(copy.resolve()):
-        raise ServiceError(
-            f"{path} cannot be checked before it is live, since its directory is a link out of {scope}:"
-            f" put a directory in the place of {Path(path).parent}"
-        )
-    return staged
-
-
-def _within(path: str, directory: str) -> bool:
-    return path == directory or path.startswith(directory.rstrip("/") + "/")
-
-
-def _file_state(path: Path) -> FileState | None:
-    try:
-        status = path.stat()
-        return FileState(path.read_bytes(), status.st_mode & 0o7777, _user(status.st_uid), _group(status.st_gid))
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            return None
-        raise
-
-
 def _user_exists(name: str) -> bool:
     try:
         pwd.getpwnam(name)
     except KeyError:
         return False
     return True
-
-
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
-def _group(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
-
-
-def _place_file(file: File) -> None:
-    _restore(Path(file.path), FileState(file.content, file.mode, file.owner, file.group))
-
-
-def _restore(path: Path, state: FileState | None) -> None:
-    """Make ``path`` as ``state`` says; None means that there is no such file."""
-    if state is None:
-        path.unlink(missing_ok=True)
-        return
-    uid = int(state.owner) if state.owner.isdigit() else pwd.getpwnam(state.owner).pw_uid
-    gid = int(state.group) if state.group.isdigit() else grp.getgrnam(state.group).gr_gid
-    write_file(path, state.content, state.mode, uid, gid)
-
-
-def _read_json(path: Path) -> dict[str, t.Any]:
-    try:
-        return t.cast(dict[str, t.Any], json.loads(path.read_text()))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise ServiceError(f"{path} is damaged: {error}") from error
-
-
-def _frozen(state: FileState | None) -> dict[str, t.Any] | None:
-    return {**state._asdict(), "content": base64.b64encode(state.content).decode()} if state else None
-
-
-def _thawed(frozen: dict[str, t.Any] | None) -> FileState | None:
-    return FileState(**{**frozen, "content": base64.b64decode(frozen["content"])}) if frozen else None

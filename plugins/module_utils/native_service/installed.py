@@ -9,7 +9,7 @@ import json
 import typing as t
 from pathlib import Path
 
-from .host import ROOT
+from .records import ROOT
 
 
 def names(root: Path = ROOT) -> list[str]:
