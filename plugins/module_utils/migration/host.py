@@ -187,11 +187,6 @@ class OldSystems:
                 faults.append(f"port {holder.port} is held by {who(holder)}, process {holder.pid}: stop it first")
         return list(dict.fromkeys(faults))
 
-    def back(self) -> list[str]:
-        """Return the files that were put back already, by a run of undo that then failed."""
-        aside = sorted(self._record.aside.items())
-        return [path for path, place in aside if os.path.lexists(path) and not os.path.lexists(place)]
-
     def undo(self) -> list[str]:
         """Put all back, and forget the record. Return what could not be put back because it is gone.
 
