@@ -168,11 +168,11 @@ class OldSystems:
         return rows
 
     def undo_faults(self, services: Services, ours_go: bool = False) -> list[str]:
-        """Return what is in the way of the old systems; ``ours_go`` where this collection's services are to go first.
-
-        Raises MigrationError where Docker cannot be asked.
-        """
-        found = self.observe(services)
+        """Return what is in the way of the old systems; ``ours_go`` where this collection's services are to go first."""
+        try:
+            found = self.observe(services)
+        except MigrationError as error:
+            return [str(error)]
         faults = [
             f"{path} is there again: take this collection's service off first (playbooks/migrate_undo.yml does)"
             for path, place in sorted(self._record.aside.items())
