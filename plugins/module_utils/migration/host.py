@@ -168,7 +168,7 @@ class OldSystems:
         return rows
 
     def undo_faults(self, services: Services, ours_go: bool = False) -> list[str]:
-        """Return what is in the way of the old systems; ``ours_go`` where this collection's services are to go first."""
+        """Return what is in the way of the old systems; ``ours_go`` where ours are to go first."""
         try:
             found = self.observe(services)
         except MigrationError as error:
