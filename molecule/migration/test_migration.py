@@ -169,7 +169,7 @@ def test_a_stopped_docker_ends_undo_before_anything_of_ours_goes(sh):
     finally:
         sh("dc1", "systemctl start docker.socket docker.service")
     assert done.rc != 0
-    (said,) = done.of("dc1")
+    (said,) = done.of("dc1", "Whether there is anything to undo")
     assert said["msg"].startswith("Nothing was changed on this host:\n- start Docker first (systemctl start docker)")
     assert sh("dc1", look) == before
 
