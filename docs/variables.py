@@ -39,7 +39,8 @@ def page() -> str:
     for role, spec in roles.items():
         defaults = _load(ROOT / "roles" / role / "defaults/main.yml")
         own = {name: option for name, option in options[role].items() if not _is_shared(name)}
-        sections += [f"\n## {role}\n\n{spec['argument_specs']['main']['description'][0]}\n\n", _table(own, defaults)]
+        about = _markdown(spec["argument_specs"]["main"]["description"][0])
+        sections += [f"\n## {role}\n\n{about}\n\n", _table(own, defaults)]
     return "".join(sections)
 
 
@@ -64,8 +65,12 @@ def _row(name: str, option: dict[str, t.Any], defaults: dict[str, t.Any]) -> str
     kind = option["type"] + (f" of {option['elements']}" if "elements" in option else "")
     kind = ", ".join(f"`{choice}`" for choice in option["choices"]) if "choices" in option else kind
     default = _default(defaults[name]) if name in defaults else ""
-    meaning = re.sub(r"[CVO]\(([^)]*)\)", r"`\1`", option["description"])
-    return f"| `{name}` | {kind} | {default} | {meaning} |\n"
+    return f"| `{name}` | {kind} | {default} | {_markdown(option['description'])} |\n"
+
+
+def _markdown(text: str) -> str:
+    """Ansible's marks of code, values and options as Markdown's."""
+    return re.sub(r"[CVO]\(([^)]*)\)", r"`\1`", text)
 
 
 def _default(value: t.Any) -> str:

@@ -86,7 +86,10 @@ def ds01(mirror: str, prometheus: str, alertmanager: str) -> None:
     serve("ds01-grafana", "grafana/grafana:10.2.0", 3000, *labels)
     # By systemctl link, as a host may have it; the manual copies the file.
     unit("ds01-exporter", 9101, at=Path("/opt/ds01-infra/config/deploy/systemd"))
-    Path("/usr/local/bin/monitoring-status").symlink_to("/opt/ds01-infra/scripts/monitoring/monitoring-status")
+    status = Path("/opt/ds01-infra/scripts/monitoring/monitoring-status")
+    status.parent.mkdir(parents=True)
+    status.write_text("#!/bin/bash\n# DS01 monitoring status\n")
+    Path("/usr/local/bin/monitoring-status").symlink_to(status)
     silence = add_silence()
     until_scraped()
     PREPARED.write_text(json.dumps({"at": time.time(), "silence": silence}))

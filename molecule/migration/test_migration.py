@@ -26,6 +26,7 @@ OLD_UNITS = {
     "dc1": ["node_exporter", "dcgm-exporter", "dc-exporter", "gddr6-metrics-exporter"],
 }
 HOSTS = sorted(OLD_UNITS)
+OURS = ["node_exporter", "gpu_exporter", "prometheus", "alertmanager"]
 
 
 @pytest.fixture
@@ -158,22 +159,55 @@ def test_a_full_disk_is_said_before_anything_changes(sh, containers):
 # -- there and back -------------------------------------------------------------------------------
 
 
+def test_a_stopped_docker_ends_undo_before_anything_of_ours_goes(sh):
+    """It could not bring the containers back, and the host would have neither."""
+    look = "ls /opt/gpufleet/*; systemctl show --property=Id,ActiveState,InvocationID " + " ".join(OURS)
+    before = sh("dc1", look)
+    sh("dc1", "systemctl stop docker.socket docker.service")
+    try:
+        done = run_playbook("migrate_undo", "--limit", "dc1")
+    finally:
+        sh("dc1", "systemctl start docker.socket docker.service")
+    assert done.rc != 0
+    (said,) = done.of("dc1", "Whether there is anything to undo")
+    assert said["msg"].startswith("Nothing was changed on this host:\n- start Docker first (systemctl start docker)")
+    assert sh("dc1", look) == before
+
+
 @pytest.fixture(scope="module")
 def undone(lab):
-    """ds01 and dc1 as they were before; whatever happens, they are migrated again."""
+    """ds01 and dc1 as they were before; whatever happens, they are migrated again.
+
+    ds01 has our firewall and our commands as well, and a unit that does not start the first time.
+    """
+    more = run_playbook(
+        *("site", "--limit", "ds01", "--tags", "firewall,monitoring_manage"), extra_vars={"firewall_enabled": True}
+    )
+    assert more.rc == 0, more.messages()
+    assert lab.ssh("ds01", "ufw status").stdout.startswith("Status: active")
     clients = {
         host: lab.ssh(host, "docker inspect --format '{{.State.StartedAt}}' C.4711 C.4712").stdout for host in HOSTS
     }
     planned = run_playbook("migrate_undo", "--check")
-    first, second = run_playbook("migrate_undo"), run_playbook("migrate_undo")
+    drop_in = "/run/systemd/system/ds01-exporter.service.d"
+    lab.ssh("ds01", f"mkdir -p {drop_in}; printf '[Service]\\nExecStartPre=/bin/false\\n' >{drop_in}/broken.conf")
+    first = run_playbook("migrate_undo")
+    lab.ssh("ds01", f"rm -r {drop_in}; systemctl daemon-reload; systemctl reset-failed ds01-exporter")
+    second = run_playbook("migrate_undo")
     yield {"check": planned, "first": first, "second": second, "clients": clients}
     done = run_playbook(CONVERGE)
     assert done.rc == 0, done.messages()
 
 
+def test_what_does_not_start_is_named_and_undoing_goes_on_once_it_is_mended(undone):
+    (said,) = undone["first"].of("ds01", "The old systems are back")
+    assert said["msg"].startswith("All else is back. Mend this, and run it again:")
+    assert "ds01-exporter" in said["msg"]
+    assert undone["second"].rc == 0, undone["second"].messages()
+
+
 @pytest.mark.parametrize("host", HOSTS)
 def test_undo_brings_all_of_it_back(host, undone, sh, containers):
-    assert undone["first"].rc == 0, undone["first"].messages()
     found = containers(host)
     assert {name: found[name][:2] for name in OLD_CONTAINERS[host]} == {
         name: ["true", RESTARTS[name]] for name in OLD_CONTAINERS[host]
@@ -193,6 +227,11 @@ def test_undo_brings_back_the_units_own_files_and_the_site(undone, sh):
     assert sh("ds01", "readlink /etc/systemd/system/ds01-exporter.service").startswith("/opt/ds01-infra/")
 
 
+def test_undo_takes_our_firewall_and_commands_off(undone, sh):
+    assert sh("ds01", "ufw show added; ufw status").endswith("(None)\nStatus: inactive")
+    assert sh("ds01", "grep -ls gpufleet /usr/local/bin/* /etc/monitoring-manage.json", check=False) == ""
+
+
 def test_the_old_prometheus_has_its_data_still(undone, query, prepared):
     assert eventually(lambda: query("old_marker[48h]"), 30)
     assert query('sum_over_time(up{job="old"}[3s])', at=prepared["at"])
@@ -200,8 +239,8 @@ def test_the_old_prometheus_has_its_data_still(undone, query, prepared):
 
 def test_undoing_twice_changes_nothing(undone):
     assert undone["check"].rc == 0, undone["check"].messages()
-    assert undone["second"].rc == 0, undone["second"].messages()
-    assert undone["second"].changed == 0, undone["second"].changes()
+    assert undone["first"].stats["dc1"]["failures"] == 0, undone["first"].messages()
+    assert undone["second"].stats["dc1"]["changed"] == 0, undone["second"].changes()
 
 
 def test_strangers_on_our_ports_are_named_before_anything_changes(undone, sh, containers):

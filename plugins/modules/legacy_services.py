@@ -113,12 +113,6 @@ recorded:
   description: Whether the host has a record, and so there is something to undo.
   returned: always
   type: bool
-back:
-  description: Files of the old systems that an earlier V(restored) has put back, before it failed.
-  returned: with O(state=recorded)
-  type: list
-  elements: str
-  sample: [/usr/local/bin/monitoring-status]
 """
 
 import functools
@@ -189,8 +183,7 @@ def _restore(module: AnsibleModule, systems: OldSystems, record: Record) -> dict
             kept = "Nothing was changed on this host:" if asked else "Nothing was put back:"
             module.fail_json("\n".join([kept, *(f"- {fault}" for fault in faults)]))
     if asked or not recorded:
-        back = {"back": systems.back()} if asked else {}
-        return {"changed": False, "recorded": recorded, **back, **_report(rows, "there is nothing to undo here")}
+        return {"changed": False, "recorded": recorded, **_report(rows, "there is nothing to undo here")}
     if not module.check_mode:
         for line in systems.undo():
             module.warn(line)

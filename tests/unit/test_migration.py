@@ -468,8 +468,6 @@ def test_a_container_that_does_not_start_keeps_nothing_else_from_coming_back(mig
     assert "start ds01-exporter.service" in orders.said
     assert (tmp_path / "status").read_text() == "old"
     assert noted.file.exists()
-    # What is back already is the old system's, and is not taken away again.
-    assert systems.back() == [str(tmp_path / "manage"), str(tmp_path / "status")]
     orders.fails = set()
     assert systems.undo() == []
     assert "start web" in orders.said
@@ -486,10 +484,6 @@ def test_a_unit_is_stopped_while_systemd_still_knows_it(migrated):
         "--quiet disable ds01-exporter.service",
         "--quiet disable dc-overview.service",
     ]
-
-
-def test_nothing_counts_as_back_before_it_is(migrated):
-    assert migrated[0].back() == []
 
 
 def test_a_unit_that_was_a_link_is_one_again(migrated, tmp_path):
@@ -517,8 +511,8 @@ def test_undoing_looks_for_what_is_in_its_way_before_our_services_go(migrated, t
     assert "port 9093 is held by stranger.service" in line
     assert len(systems.undo_faults(MASTER)) == 2
     orders.fails = {"ps"}
-    with pytest.raises(MigrationError, match="docker ps"):
-        systems.undo_faults(MASTER, ours_go=True)
+    (line,) = systems.undo_faults(MASTER, ours_go=True)
+    assert line.startswith("start Docker first (systemctl start docker): docker ps")
 
 
 @pytest.mark.parametrize(

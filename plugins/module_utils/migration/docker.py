@@ -32,9 +32,14 @@ class Docker:
 
     def containers(self) -> list[Json]:
         """Return what Docker says of every container, running or not. Raises MigrationError."""
-        if not self._program and not _SOCKET.exists():
+        if not self._program:
+            if _SOCKET.exists():
+                raise MigrationError("Docker is here, and no docker command to ask it by: install that (docker-cli)")
             return []
-        ids = self._order("ps", "--all", "--quiet", "--no-trunc").split()
+        try:
+            ids = self._order("ps", "--all", "--quiet", "--no-trunc").split()
+        except MigrationError as error:
+            raise MigrationError(f"start Docker first (systemctl start docker): {error}") from error
         # One that goes meanwhile makes it fail, and is left out.
         return t.cast("list[Json]", json.loads(self._run([str(self._program), "inspect", *ids])[1])) if ids else []
 
@@ -51,9 +56,7 @@ class Docker:
         self._order("start", container)
 
     def _order(self, *words: str) -> str:
-        if not self._program:
-            raise MigrationError("Docker is here, and no docker command to ask it by: install that (docker-cli)")
-        code, out, err = self._run([self._program, *words])
+        code, out, err = self._run([str(self._program), *words])
         if code != 0:
             raise MigrationError(f"docker {' '.join(words)} failed: {(err or out).strip()}")
         return out

@@ -168,11 +168,11 @@ class OldSystems:
         return rows
 
     def undo_faults(self, services: Services, ours_go: bool = False) -> list[str]:
-        """Return what is in the way of the old systems; ``ours_go`` where this collection's services are to go first.
-
-        Raises MigrationError where Docker cannot be asked.
-        """
-        found = self.observe(services)
+        """Return what is in the way of the old systems; ``ours_go`` where ours are to go first."""
+        try:
+            found = self.observe(services)
+        except MigrationError as error:
+            return [str(error)]
         faults = [
             f"{path} is there again: take this collection's service off first (playbooks/migrate_undo.yml does)"
             for path, place in sorted(self._record.aside.items())
@@ -186,11 +186,6 @@ class OldSystems:
             if not known and not any(name in self._record.containers for name in old):
                 faults.append(f"port {holder.port} is held by {who(holder)}, process {holder.pid}: stop it first")
         return list(dict.fromkeys(faults))
-
-    def back(self) -> list[str]:
-        """Return the files that were put back already, by a run of undo that then failed."""
-        aside = sorted(self._record.aside.items())
-        return [path for path, place in aside if os.path.lexists(path) and not os.path.lexists(place)]
 
     def undo(self) -> list[str]:
         """Put all back, and forget the record. Return what could not be put back because it is gone.
