@@ -33,6 +33,7 @@ class Program(t.NamedTuple):
 
 
 PROGRAMS = {
+    "certificate": Program("gpufleet.certificate.cli:main"),
     "gpu_exporter": Program("gpufleet.gpu_exporter.cli:main", libraries=True),
     "gpu_stress": Program(
         "gpufleet.gpu_stress.cli:main",
