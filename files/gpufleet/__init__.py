@@ -1,3 +1,3 @@
-"""The programs of gpufleet.monitoring. What runs on a GPU worker travels as one zipapp, see ``gpufleet.build``."""
+"""The programs of gpufleet.monitoring. Each travels as one zipapp: plugins/plugin_utils/zipapp.py."""
 
 __version__ = "0.1.0"

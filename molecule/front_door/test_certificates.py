@@ -14,8 +14,8 @@ from gpufleet_lab.authority import Authority
 from gpufleet_lab.https import Client, load
 from gpufleet_lab.waiting import eventually
 
-RENEW = "python3 -I /etc/gpufleet-certificate/certificate.py --renew"
-STATUS = "runuser -u nobody -- python3 -I /etc/gpufleet-certificate/certificate.py --status"
+RENEW = "python3 -I /opt/gpufleet/gpufleet-certificate/current/certificate.pyz --renew"
+STATUS = "runuser -u nobody -- python3 -I /opt/gpufleet/gpufleet-certificate/current/certificate.pyz --status"
 FRONT = [NAME, "named.lab.test"]  # names that an ACME server certifies
 
 

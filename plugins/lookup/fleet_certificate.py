@@ -189,8 +189,9 @@ class LookupModule(LookupBase):
             return Path(given)
         # Hosts of a fleet may come from several inventories, and have one authority.
         for master in groups.get(MASTERS, ())[:1]:
-            if hostvars[master].get("inventory_dir"):
-                return Path(hostvars[master]["inventory_dir"]) / ".gpufleet" / "tls"
+            beside = Path(hostvars[master].get("inventory_dir") or "")
+            if beside.is_absolute():  # of -i HOST, ansible-core 2.19 says "None"
+                return beside / ".gpufleet" / "tls"
         raise AnsibleLookupError("the inventory is not in a directory: set gpufleet_tls_directory")
 
 

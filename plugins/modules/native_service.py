@@ -89,7 +89,7 @@ options:
         type: path
   packages:
     description:
-      - The packages that hold the program, in place of O(release), by apt or dnf.
+      - The packages that hold the program, or that the program of O(release) needs, by apt or dnf.
       - They are downloaded and checked before anything changes. When the service does not get well with them, the
         versions from before are put back.
       - A repository is asked only while something is to be installed, and does not become one of the host's own
@@ -480,11 +480,7 @@ ARGUMENTS = {
 
 def main() -> None:
     """Entry point."""
-    module = AnsibleModule(
-        ARGUMENTS,
-        supports_check_mode=True,
-        mutually_exclusive=[("release", "packages")],
-    )
+    module = AnsibleModule(ARGUMENTS, supports_check_mode=True)
     _check_host(module)
     os.umask(0o022)  # a hardened root umask must not hide the program from the service's own user
     said: dict[str, t.Any] = {"service": {"name": module.params["name"], "from": "", "to": ""}}

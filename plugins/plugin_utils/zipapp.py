@@ -14,10 +14,10 @@ import io
 import os
 import re
 import typing as t
-import urllib.error
-import urllib.request
 import zipfile
 from pathlib import Path
+
+from ..module_utils.native_service import release as releases
 
 FILES = Path(__file__).resolve().parents[2] / "files"
 
@@ -33,6 +33,7 @@ class Program(t.NamedTuple):
 
 
 PROGRAMS = {
+    "certificate": Program("gpufleet.certificate.cli:main"),
     "gpu_exporter": Program("gpufleet.gpu_exporter.cli:main", libraries=True),
     "gpu_stress": Program(
         "gpufleet.gpu_stress.cli:main",
@@ -54,7 +55,6 @@ sys.exit({function}())
 """
 _SHEBANG = b"#!/usr/bin/env python3\n"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date that a zip file can say
-_TIMEOUT = 60
 
 
 class ZipappError(Exception):
@@ -153,22 +153,18 @@ def _key(program: str, wheels: t.Iterable[Wheel], sources: t.Mapping[str, bytes]
 
 def _fetch(wheel: Wheel, mirror: str, cache: Path) -> bytes:
     """Return a wheel's bytes, from the cache or from the mirror."""
-    kept = cache / wheel.filename
-    if kept.exists() and _sha256(kept.read_bytes()) == wheel.sha256:
-        return kept.read_bytes()
-    url = f"{mirror}/{wheel.location}"
+    kept, url = cache / wheel.filename, f"{mirror}/{wheel.location}"
     try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
-            content: bytes = answer.read()
-    except (urllib.error.URLError, OSError) as error:
+        if not (kept.exists() and releases.sha256_of(kept) == wheel.sha256):
+            releases.download(url, kept)
+            releases.verify(kept, wheel.sha256, url)
+    except releases.DownloadError as error:
         raise ZipappError(
-            f"{url} could not be fetched: {error}. Without a way out, put the file into {cache}, or serve it from "
-            f"gpufleet_mirror_url"
+            f"{error}. Without a way out, put the file into {cache}, or serve it from gpufleet_mirror_url"
         ) from error
-    if _sha256(content) != wheel.sha256:
-        raise ZipappError(f"{url} has the SHA-256 {_sha256(content)}, not {wheel.sha256}: it is not what was released")
-    _write(kept, content)
-    return content
+    except releases.ReleaseError as error:
+        raise ZipappError(str(error)) from error
+    return kept.read_bytes()
 
 
 def _sha256(content: bytes) -> str:

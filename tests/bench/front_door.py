@@ -25,7 +25,7 @@ from gpufleet_lab.https import Client, Load, load
 NAME = "door.lab.test"
 BEHIND = "http://127.0.0.1:9100"
 SERVICES = [{"name": "bench", "path": "/", "upstream": BEHIND, "auth": "own"}]
-RENEW = "python3 -I /etc/gpufleet-certificate/certificate.py --renew 2>/dev/null"
+RENEW = "python3 -I /opt/gpufleet/gpufleet-certificate/current/certificate.pyz --renew 2>/dev/null"
 
 # Runs on the master: medians in milliseconds.
 LATENCY = """

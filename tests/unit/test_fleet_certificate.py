@@ -28,7 +28,10 @@ QUERY = """\
 
 @pytest.fixture
 def play(tmp_path):
-    """Run a play in which each host writes what it is given: play(*options) -> run, host -> files by name."""
+    """Run a play in which each host writes what it is given: play(*options) -> run, host -> files by name.
+
+    tmp_path/hosts.yml is the inventory, if the options name no other.
+    """
     (tmp_path / "hosts.yml").write_text(INVENTORY)
     written = tmp_path / "written"
     written.mkdir()
@@ -37,8 +40,9 @@ def play(tmp_path):
     (tmp_path / "play.yml").write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": [task]}]))
 
     def run(*options):
+        inventory = [] if "-i" in options else ["-i", "hosts.yml"]
         done = subprocess.run(
-            [Path(sys.executable).parent / "ansible-playbook", "-i", "hosts.yml", *options, "play.yml"],
+            [Path(sys.executable).parent / "ansible-playbook", *inventory, *options, "play.yml"],
             cwd=tmp_path,
             env={**os.environ, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
             capture_output=True,
@@ -68,6 +72,24 @@ def test_a_run_for_all_hosts_makes_an_authority_beside_the_inventory(play, tmp_p
     again, same = play("--limit", "gpu1")
     assert again.returncode == 0, again.stdout + again.stderr
     assert same == found
+
+
+def test_where_the_inventory_is_no_file_it_has_to_be_said_where_the_authority_is(play, tmp_path):
+    """The authority's key must not come to lie where somebody happens to be, and be another one elsewhere."""
+    plays = json.loads((tmp_path / "play.yml").read_text())
+    group = {"ansible.builtin.add_host": {"name": "{{ inventory_hostname }}", "groups": ["monitoring_master"]}}
+    plays.insert(0, {"hosts": "all", "gather_facts": False, "tasks": [group]})
+    (tmp_path / "play.yml").write_text(json.dumps(plays))
+    local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    done, _ = play("-i", "master1,", "--extra-vars", json.dumps(local))
+    assert done.returncode != 0
+    assert "set gpufleet_tls_directory" in done.stdout + done.stderr
+    assert not list(tmp_path.rglob(".gpufleet"))
+    done, found = play(
+        "-i", "master1,", "--extra-vars", json.dumps({**local, "gpufleet_tls_directory": f"{tmp_path}/ca"})
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "host.pem" in found["master1"]
 
 
 def test_the_variables_may_be_templates(play, tmp_path, monkeypatch):

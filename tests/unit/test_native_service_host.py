@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service import filesystem, records
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.host import ServiceHost
+from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.packages import Installed as Package
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.plan import (
     File,
     FileState,
     Found,
     Plan,
     Service,
+    make_plan,
 )
 from ansible_collections.gpufleet.monitoring.plugins.module_utils.native_service.records import ServiceError
 
@@ -121,18 +123,41 @@ def test_where_nothing_was_written_down_it_is_as_described(root):
     assert records.removed(GONE) == GONE
 
 
-@pytest.mark.parametrize(
-    ("leaving", "goes_back"), [(None, True), ("2.0", True), ("3.0", False), ("1.0", False), ("", False)]
-)
-def test_one_goes_back_only_from_the_release_that_is_to_be_left(root, monkeypatch, leaving, goes_back):
+@pytest.fixture
+def upgraded(root, monkeypatch):
+    """Write down that 2.0 runs and came after 1.0: upgraded(packages=["tool"])."""
     kept = {version: records.releases.Installed(version, "", True) for version in ("1.0", "2.0")}
     monkeypatch.setattr(records.releases, "installed", lambda root: kept)
     (root / "current").symlink_to("2.0")
     record = {"files": {}, "secrets": [], "generated": [], "user": None, "data": [], "outputs": [], "health": None}
-    (root / "manifest.json").write_text(json.dumps({**record, "back_to": "1.0"}))
-    service, _ = records.previously("demo", lambda words: (0, "UnitFileState=enabled\n", ""), False, leaving)
+
+    def write(**more):
+        (root / "manifest.json").write_text(json.dumps({**record, "back_to": "1.0", **more}))
+
+    return write
+
+
+def enabled(words):
+    return 0, "UnitFileState=enabled\n", ""
+
+
+@pytest.mark.parametrize(
+    ("leaving", "goes_back"), [(None, True), ("2.0", True), ("3.0", False), ("1.0", False), ("", False)]
+)
+def test_one_goes_back_only_from_the_release_that_is_to_be_left(upgraded, leaving, goes_back):
+    upgraded()
+    service, _ = records.previously("demo", enabled, False, leaving)
     assert service.going_back
     assert (service.release and service.release.version) == ("1.0" if goes_back else None)
+
+
+def test_the_packages_that_a_release_needs_stay_when_it_goes_back(upgraded, monkeypatch):
+    upgraded(packages=["tool"], hold=False)
+    monkeypatch.setattr(ServiceHost, "_packages", lambda self, known: {"tool": Package("1.0", False)})
+    service, _ = records.previously("demo", enabled, False, None)
+    plan = make_plan(service, ServiceHost(service, None, enabled).observe())
+    assert plan.switch
+    assert not any(plan.packages)
 
 
 def test_what_ours_replaced_is_back_without_us_a_link_as_a_link(root, etc):

@@ -108,6 +108,14 @@ def test_going_back_to_the_kept_release_needs_no_download():
     assert (plan.current, plan.action, plan.prune) == ("1.0", "restart", ())
 
 
+def test_a_release_comes_with_the_packages_that_it_needs():
+    want = WANT._replace(packages=Packages(("tool",), "", (), None, hold=False))
+    plan = make_plan(want, CONVERGED._replace(releases={}, current=None))
+    assert (plan.install, plan.packages.get, plan.action) == (True, ("tool",), "restart")
+    present = CONVERGED._replace(packages={"tool": Package("1.0", False)})
+    assert not make_plan(want, present).changes
+
+
 def test_two_releases_stay_and_a_third_goes():
     want = WANT._replace(release=RELEASE._replace(version="3.0"))
     assert make_plan(want, CONVERGED).prune == ()  # nothing goes before the new one is there
@@ -417,3 +425,4 @@ def test_versions_are_those_of_the_release_or_of_the_first_package():
     newest = wanted._replace(packages=wanted.packages._replace(version=""))
     assert versions(newest, have) == {"from": "1:4.6-1", "to": "1:4.6-1"}
     assert versions(newest, Host(files={})) == {"from": "", "to": "newest"}
+    assert versions(newest._replace(release=RELEASE), have) == {"from": "", "to": "2.0"}

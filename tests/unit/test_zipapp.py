@@ -95,27 +95,36 @@ def test_wheels_put_into_the_cache_by_hand_do_without_a_mirror(files):
 
 def test_a_wheel_that_is_not_what_was_released_is_refused(files):
     (files / "mirror/pypi.example/l/library-1-py3-none-any.whl").write_bytes(b"something else")
-    with pytest.raises(zipapp.ZipappError, match="not what was released"):
+    with pytest.raises(zipapp.ZipappError, match=r"checksum of file://.*/library-1-py3-none-any.whl is wrong"):
         build(files)
-    assert not list((files / "cache").rglob("*.pyz"))
+    assert not [path for path in (files / "cache").rglob("*") if path.suffix in (".pyz", ".whl")]
 
 
-def test_a_mirror_without_the_wheel_says_what_to_do(files):
-    (files / "mirror/pypi.example/l/library-1-py3-none-any.whl").unlink()
+def test_a_wheel_is_not_fetched_out_of_https(files, server, secure):
+    name = "pypi.example/l/library-1-py3-none-any.whl"
+    server.files[name] = (files / f"mirror/{name}").read_bytes()
+    secure.redirects = {name: f"{server.base}/{name}"}
+    with pytest.raises(zipapp.ZipappError, match="not HTTPS any more"):
+        zipapp.build("gpu_exporter", secure.base, files / "cache")
+    assert not server.requests
+
+
+def test_a_mirror_without_the_wheel_says_what_to_do(files, server):
     with pytest.raises(zipapp.ZipappError, match="gpufleet_mirror_url"):
-        build(files)
+        zipapp.build("gpu_exporter", server.base, files / "cache")
 
 
 def test_an_unknown_program_is_named(files):
-    with pytest.raises(zipapp.ZipappError, match="no program 'x', only gpu_exporter"):
+    with pytest.raises(zipapp.ZipappError, match="no program 'x', only certificate, gpu_exporter"):
         zipapp.build("x", "", files)
 
 
-def test_a_program_without_libraries_needs_no_mirror(tmp_path):
-    built = zipapp.build("monitoring_manage", "http://192.0.2.1", tmp_path)
-    command = [sys.executable, "-I", "-S", built.path, "--version"]
+@pytest.mark.parametrize("program", ["certificate", "monitoring_manage"])
+def test_a_program_without_libraries_needs_no_mirror(tmp_path, program):
+    built = zipapp.build(program, "http://192.0.2.1", tmp_path)
+    command = [sys.executable, "-I", "-S", built.path, "--help"]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert ran.stdout == "monitoring-manage 0.1.0\n"
+    assert ran.stdout.startswith("usage: ")
     assert {name.partition("/")[0] for name in zipfile.ZipFile(built.path).namelist()} == {"__main__.py", "gpufleet"}
 
 

@@ -96,8 +96,9 @@ def settings(places: Places) -> Settings:
     """Return what the role says; where it does not, the defaults. Raises Unasked."""
     try:
         said = json.loads(places.settings.read_text())
-        known = {name: said[name] for name in Settings._fields if name in said}
-        return Settings(**{**known, "tls_addresses": tuple(known.get("tls_addresses", ()))})
+        known = {name: said[name] for name in Settings._fields if said.get(name) is not None}
+        days = {name: float(value) for name, value in known.items() if name.endswith("_days")}
+        return Settings(**{**known, **days, "tls_addresses": tuple(known.get("tls_addresses", ()))})
     except FileNotFoundError:
         return Settings()
     except (OSError, ValueError, TypeError) as error:

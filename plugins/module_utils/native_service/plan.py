@@ -307,9 +307,9 @@ def summary(plan: Plan, want: Service, have: Host) -> list[str]:
 
 
 def versions(want: Service, have: Host) -> dict[str, str]:
-    """Return the version that is there, and the one that is wanted. Of packages, the first one says it."""
+    """Return the version that is there, and the one that is wanted. Without a release, the first package says it."""
     names = want.packages.names if want.packages else sorted(have.own_packages)
-    packages = [have.packages[name].version for name in names if name in have.packages]
+    packages = [have.packages[name].version for name in names if name in have.packages and not want.release]
     before = _version(have) or next(iter(packages), "")
     if want.state == "absent":
         wanted = ""

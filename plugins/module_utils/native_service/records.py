@@ -79,6 +79,7 @@ def previously(
         unit_path(name),
         files,
         release=releases.Release(back.version, "", back.sha256, None),
+        packages=_known_packages(manifest),
         user=manifest["user"],
         data=tuple(manifest["data"]),
         timer=timer_path(name) in manifest["files"],
@@ -104,9 +105,15 @@ def removed(described: Service) -> Service:
         return described
     files = {**journal.get("files", {}), **manifest.get("files", {})}
     known = {**journal, **manifest}
-    drop_in, hold = drop_in_path(described.name), known.get("hold")
+    drop_in = drop_in_path(described.name)
     return described._replace(
         unit_path=drop_in if drop_in in files else unit_path(described.name),
         timer=timer_path(described.name) in files,
-        packages=None if hold is None else pkgs.Packages(tuple(known["packages"]), "", (), None, hold),
+        packages=_known_packages(known),
     )
+
+
+def _known_packages(record: t.Mapping[str, t.Any]) -> pkgs.Packages | None:
+    """Those that came with the service; which others it was described with is not written down."""
+    hold = record.get("hold")
+    return None if hold is None else pkgs.Packages(tuple(record["packages"]), "", (), None, hold)

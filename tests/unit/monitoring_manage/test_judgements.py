@@ -7,8 +7,10 @@ import json
 import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -126,6 +128,17 @@ def test_days_left_count_as_in_the_alerts(days, state):
     )
     assert check.state == state
     assert ("ended 24 h ago" if days < 0 else "left") in check.detail
+
+
+def test_days_are_those_of_the_alerts_also_where_no_role_says_them(tmp_path):
+    path = Path(__file__).parents[3] / "roles/prometheus/defaults/main.yml"
+    limits = yaml.safe_load(path.read_text())["prometheus_alert_thresholds"]
+    places = Places(settings=tmp_path / "settings.json")
+    names = ("certificate_warning_days", "certificate_critical_days")
+    for said, days in ((None, [limits[name] for name in names]), ("7", [7, 7])):
+        places.settings.write_text(json.dumps(dict.fromkeys(names, said)))
+        found = installed.settings(places)
+        assert [found.certificate_warning_days, found.certificate_critical_days] == days
 
 
 def test_the_first_certificate_to_end_is_named_and_where_there_is_none_nothing_is_said():

@@ -1,0 +1,7 @@
+"""python3 -m gpufleet.certificate"""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,5 @@
+"""What is told to whoever runs the program."""
+
+
+class CertificateError(Exception):
+    """What went wrong, for a person to read."""
