@@ -1,13 +1,13 @@
-"""The hosts' root file systems: minimal Debian with systemd, SSH and Python, one per suite."""
+"""The hosts' root file systems: minimal Debian or Ubuntu with systemd, SSH and Python, one per suite."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from . import debian, store
+from . import debian, store, ubuntu
 from .system import DEBIAN_KEYRING, LabError, run
 
-SUITES = ("bookworm", "trixie")
+SUITES = ("bookworm", "trixie", *ubuntu.SUITES)
 
 # What a fleet's servers have anyway, no more: what a role needs beyond this, it must install itself.
 PACKAGES = (
@@ -46,11 +46,14 @@ def path(suite: str, packages: tuple[str, ...] = ()) -> Path:
     """Return the suite's root file system with these packages more, built on first use (half a minute)."""
     if suite not in SUITES:
         raise LabError(f"no image of {suite!r}; there are {', '.join(SUITES)}")
-    options = _options(packages)
+    options = _options((*ubuntu.PACKAGES, *packages) if suite in ubuntu.SUITES else packages)
     target = store.cache() / "images" / f"{suite}-{store.key([suite, options])}"
 
     def build(root: Path) -> None:
-        run("mmdebstrap", *options, f"--keyring={DEBIAN_KEYRING}", suite, root, debian.mirror())
+        of_ubuntu = suite in ubuntu.SUITES
+        keyring = ubuntu.keyring() if of_ubuntu else DEBIAN_KEYRING
+        sources = ubuntu.sources(suite) if of_ubuntu else (debian.mirror(),)
+        run("mmdebstrap", *options, f"--keyring={keyring}", suite, root, *sources)
 
     return store.build_once(target, build)
 
