@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 from conftest import LOCK, MIRROR, SERVED
+from gpufleet_lab import ubuntu
 from gpufleet_lab.playbook import run_playbook
 from gpufleet_lab.waiting import eventually
 
@@ -58,14 +59,15 @@ def test_dcgm_came_from_the_master_too(sh):
     }
 
 
-def test_debians_packages_came_from_the_master_which_is_not_one_of_its_sources(sh, locked, path_of):
+def test_the_distributions_packages_came_from_the_master_which_is_not_one_of_its_sources(lab, sh, locked, path_of):
     names = ("nginx", "openssl", "ufw")
     found = sh("master1", f"dpkg-query --show --showformat '${{Package}} ${{Version}}\\n' {' '.join(names)}")
     assert dict(line.split() for line in found.splitlines()) == {
         name: locked()[path_of(f"/{name}_")]["version"] for name in names
     }
     sources = sh("master1", "apt-get indextargets --format '$(REPO_URI)'")
-    assert {line.split("/")[2] for line in sources.splitlines()} == {"deb.debian.org"}
+    own = "archive.ubuntu.com" if lab.hosts["master1"].spec.suite in ubuntu.SUITES else "deb.debian.org"
+    assert {line.split("/")[2] for line in sources.splitlines()} == {own}
 
 
 def test_the_lock_says_what_is_there_where_it_came_from_and_for_whom(lab, locked, path_of):
@@ -181,9 +183,9 @@ def test_what_was_changed_or_lost_on_the_master_is_refused_by_hosts(sh, path_of,
     assert len(done.of("master1", "is on the master")[0]["copied"]) == 2
 
 
-@pytest.mark.parametrize(("name", "said"), [("/bookworm/InRelease", "BADSIG"), ("/ufw_", "Hash Sum mismatch")])
-def test_a_package_that_debian_has_not_signed_is_refused_by_hosts(sh, path_of, name, said):
-    file = f"{SERVED}/{path_of(name)}"
+@pytest.mark.parametrize(("name", "said"), [("/{suite}/InRelease", "BADSIG"), ("/ufw_", "Hash Sum mismatch")])
+def test_a_package_that_the_distribution_has_not_signed_is_refused_by_hosts(lab, sh, path_of, name, said):
+    file = f"{SERVED}/{path_of(name.format(suite=lab.hosts['gpu1'].spec.suite))}"
     sh("master1", f"cp --preserve {file} /root/kept && printf x | dd of={file} bs=1 seek=200 conv=notrunc")
     try:
         done = run_playbook("gpu_workers", "--tags", "firewall", extra_vars={"firewall_enabled": True})

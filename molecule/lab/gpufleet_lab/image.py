@@ -46,7 +46,7 @@ def path(suite: str, packages: tuple[str, ...] = ()) -> Path:
     """Return the suite's root file system with these packages more, built on first use (half a minute)."""
     if suite not in SUITES:
         raise LabError(f"no image of {suite!r}; there are {', '.join(SUITES)}")
-    options = _options((*ubuntu.PACKAGES, *packages) if suite in ubuntu.SUITES else packages)
+    options = _options(ubuntu.packages(packages) if suite in ubuntu.SUITES else packages)
     target = store.cache() / "images" / f"{suite}-{store.key([suite, options])}"
 
     def build(root: Path) -> None:

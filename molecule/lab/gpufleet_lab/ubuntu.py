@@ -14,6 +14,8 @@ ARCHIVE = "http://archive.ubuntu.com/ubuntu"
 COMPONENTS = "main universe"
 # What every server has, and the smallest system not.
 PACKAGES = ("apt",)
+# Debian's packages that are parts of others there.
+PARTS = ("docker-cli",)
 
 KEYS = "pool/main/u/ubuntu-keyring/ubuntu-keyring_2023.11.28.1_all.deb"
 KEYS_SHA256 = "36de43b15853ccae0028e9a767613770c704833f82586f28eb262f0311adb8a8"
@@ -22,6 +24,16 @@ KEYS_SHA256 = "36de43b15853ccae0028e9a767613770c704833f82586f28eb262f0311adb8a8"
 def sources(suite: str) -> tuple[str, ...]:
     """Return the lines of sources.list that a server has of this suite."""
     return tuple(f"deb {ARCHIVE} {suite}{pocket} {COMPONENTS}" for pocket in ("", "-updates", "-security"))
+
+
+def mirrors() -> dict[str, str]:
+    """Return where this machine finds what Ubuntu's own server has, as debian.mirrors does."""
+    return {ARCHIVE.removeprefix("http://"): ARCHIVE}
+
+
+def packages(wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the packages of an image, of which Debian's has those that are wanted."""
+    return (*PACKAGES, *(name for name in wanted if name not in PARTS))
 
 
 def keyring() -> Path:
