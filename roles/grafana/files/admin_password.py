@@ -23,7 +23,7 @@ DONE = b"Admin password changed successfully"
 
 
 def main() -> None:
-    """Do it, if there is something to do."""
+    """Set it, if there is something to set, and become Grafana."""
     always = sys.argv[1] == "--always"
     command = sys.argv[2 if always else 1 :]
     _apply(always)
