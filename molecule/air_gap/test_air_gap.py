@@ -58,7 +58,7 @@ def test_dcgm_came_from_the_master_too(sh):
     }
 
 
-def test_debians_packages_came_from_the_master_which_is_not_one_of_its_sources(sh, locked, path_of):
+def test_the_distributions_packages_came_from_the_master_which_is_not_one_of_its_sources(sh, locked, path_of):
     names = ("nginx", "ufw")
     found = sh("master1", f"dpkg-query --show --showformat '${{Package}} ${{Version}}\\n' {' '.join(names)}")
     assert dict(line.split() for line in found.splitlines()) == {
@@ -180,9 +180,9 @@ def test_what_was_changed_or_lost_on_the_master_is_refused_by_hosts(sh, path_of,
     assert len(done.of("master1", "is on the master")[0]["copied"]) == 2
 
 
-@pytest.mark.parametrize(("name", "said"), [("/bookworm/InRelease", "BADSIG"), ("/ufw_", "Hash Sum mismatch")])
-def test_a_package_that_debian_has_not_signed_is_refused_by_hosts(sh, path_of, name, said):
-    file = f"{SERVED}/{path_of(name)}"
+@pytest.mark.parametrize(("name", "said"), [("/{suite}/InRelease", "BADSIG"), ("/ufw_", "Hash Sum mismatch")])
+def test_a_package_that_the_distribution_has_not_signed_is_refused_by_hosts(lab, sh, path_of, name, said):
+    file = f"{SERVED}/{path_of(name.format(suite=lab.hosts['gpu1'].spec.suite))}"
     sh("master1", f"cp --preserve {file} /root/kept && printf x | dd of={file} bs=1 seek=200 conv=notrunc")
     try:
         done = run_playbook("gpu_workers", "--tags", "firewall", extra_vars={"firewall_enabled": True})

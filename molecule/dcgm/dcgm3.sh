@@ -3,7 +3,8 @@
 # own. Argument: URL of the lab's mirror.
 set -eu
 [ ! -e /etc/apt/sources.list.d/cuda.list ] || exit 0
-repository=$1/developer.download.nvidia.com/compute/cuda/repos/debian12/x86_64
+distribution=$(. /etc/os-release && echo "$ID$VERSION_ID" | tr -d .)
+repository=$1/developer.download.nvidia.com/compute/cuda/repos/$distribution/x86_64
 python3 -c 'import sys, urllib.request as u; u.urlretrieve(*sys.argv[1:])' \
   "$repository/cuda-archive-keyring.gpg" /usr/share/keyrings/cuda-archive-keyring.gpg
 echo "deb [signed-by=/usr/share/keyrings/cuda-archive-keyring.gpg] $repository/ /" >/etc/apt/sources.list.d/cuda.list

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import ssl
 import time
 import urllib.request
@@ -111,7 +112,8 @@ def test_an_exporter_that_hangs_is_seen_and_restarted(sh, port, prometheus):
     ],
 )
 def test_packages_that_cannot_be_had_change_nothing(lab, run, sh, port, variables, words):
-    repository = f"{lab.mirror_url}/developer.download.nvidia.com/compute/cuda/repos/debian12/x86_64"
+    # The repository that its owner has a source for, with the right key.
+    (repository,) = re.findall(r"(http\S+)/ /", sh("gpu1", "cat /etc/apt/sources.list.d/cuda.list"))
     variables = {name: value.replace("{mirror}", repository) for name, value in variables.items()}
     before = packages(sh), pid(sh, EXPORTER), pid(sh, "nvidia-dcgm")
     done = run(**{"dcgm_version": "4.7.1", **variables})

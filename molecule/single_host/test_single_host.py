@@ -56,6 +56,8 @@ def test_only_ssh_listens_beyond_the_host(sh):
         _, _, _, _, local, _, *users = line.split()
         address, _, port = local.rpartition(":")
         program = users[0].split('"')[1] if users else local
+        if program == "systemd-resolve" and address == "127.0.0.53%lo":
+            continue  # Ubuntu's own
         if address in ("127.0.0.1", "[::1]"):
             within[int(port)] = program
         else:

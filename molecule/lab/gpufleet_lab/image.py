@@ -1,14 +1,14 @@
-"""The hosts' root file systems: minimal Debian with systemd, SSH and Python, one per suite."""
+"""The hosts' root file systems: minimal Debian or Ubuntu with systemd, SSH and Python, one per suite."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
 
-from . import debian, store
+from . import debian, store, ubuntu
 from .system import DEBIAN_KEYRING, LabError, run
 
-SUITES = ("bookworm", "trixie")
+SUITES = ("bookworm", "trixie", *ubuntu.SUITES)
 
 # What a fleet's servers have anyway, no more: what a role needs beyond this, it must install itself.
 PACKAGES = (
@@ -51,7 +51,10 @@ def path(suite: str, packages: tuple[str, ...] = ()) -> Path:
     target = store.cache() / "images" / f"{suite}-{store.key([suite, options])}"
 
     def build(root: Path) -> None:
-        run("mmdebstrap", *options, f"--keyring={DEBIAN_KEYRING}", suite, root, debian.mirror())
+        of_ubuntu = suite in ubuntu.SUITES
+        keyring = ubuntu.keyring() if of_ubuntu else DEBIAN_KEYRING
+        sources = ubuntu.sources(suite) if of_ubuntu else (debian.mirror(),)
+        run("mmdebstrap", *options, f"--keyring={keyring}", suite, root, *sources)
 
     return store.build_once(target, build)
 
@@ -64,7 +67,9 @@ def _options(suite: str, packages: tuple[str, ...]) -> list[str]:
 
 def _content(suite: str, packages: tuple[str, ...]) -> list[str]:
     """Say what is installed: packages come into a copy of the plain image, for a quarter of what a new one costs."""
-    if not packages:
-        return ["--variant=minbase", f"--include={','.join(PACKAGES)}"]
+    of_ubuntu = suite in ubuntu.SUITES
+    wanted = [name for name in packages if not (of_ubuntu and name in ubuntu.PARTS)]
+    if not wanted:
+        return ["--variant=minbase", f"--include={','.join((*PACKAGES, *(ubuntu.PACKAGES if of_ubuntu else ())))}"]
     copy = f'--setup-hook=cp -a {shlex.quote(str(path(suite)))}/. "$1"'
-    return ["--variant=custom", copy, f"--include={','.join(packages)}"]
+    return ["--variant=custom", copy, f"--include={','.join(wanted)}"]

@@ -1,6 +1,7 @@
 """The release mirror's web server: files, byte ranges as downloads resume by, and faults on demand.
 
-Debian's own packages are not copied: whoever asks is sent to the Debian mirror that this machine uses.
+Debian's own packages are not copied: whoever asks is sent to the Debian mirror that this machine uses. Who asks for
+Ubuntu's is sent to Ubuntu's archive.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from threading import Lock
 from urllib.parse import quote, unquote, urlsplit
 
-from . import debian
+from . import debian, ubuntu
 from .faults import Faults, Rule
 
 CHUNK = 1 << 16
@@ -31,7 +32,7 @@ class MirrorServer(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], root: Path, state: Path) -> None:
         self.faults = Faults(state)
         self._roots = (self.faults.extra, root)
-        self._elsewhere = debian.mirrors()
+        self._elsewhere = {**debian.mirrors(), **ubuntu.mirrors()}
         self._used: Counter[str] = Counter()
         self._lock = Lock()
         super().__init__(address, MirrorHandler)

@@ -1,8 +1,10 @@
 #!/usr/bin/python3
-"""Sets the password of Grafana's first user when it has changed; systemd runs it before Grafana starts.
+"""Sets the password of Grafana's first user when it has changed, and becomes Grafana: [--always] PROGRAM ARGUMENT...
 
 The one in grafana.ini counts only when the database is made. Which one was set last is known by its hash, so that a
 password that was changed in Grafana itself stays until there is a new one here.
+
+It is not in ExecStartPre, which cannot read credentials before systemd 252 (https://github.com/systemd/systemd/pull/24734).
 """
 
 import hashlib
@@ -21,12 +23,20 @@ DONE = b"Admin password changed successfully"
 
 
 def main() -> None:
-    """Do it, if there is something to do."""
+    """Set it, if there is something to set, and become Grafana."""
+    always = sys.argv[1] == "--always"
+    command = sys.argv[2 if always else 1 :]
+    _apply(always)
+    os.execv(command[0], command)  # noqa: S606 (no shell)
+
+
+def _apply(always: bool) -> None:
+    """Set the password, if it is another one. Where there may be a database elsewhere, ``always`` says so."""
     password = Path(os.environ["CREDENTIALS_DIRECTORY"], "admin_password").read_bytes().strip()
     if _is_applied(password):
         return
     # Where there is no database yet, Grafana makes it with this password.
-    if ("--always" in sys.argv or (STATE / "grafana.db").exists()) and not _set(password):
+    if (always or (STATE / "grafana.db").exists()) and not _set(password):
         _give_up()
         return
     salt = secrets.token_bytes(16)
