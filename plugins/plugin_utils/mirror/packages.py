@@ -15,7 +15,7 @@ from .needs import MIRROR, MIRROR_PACKAGES
 
 def mirror_of_packages(action: t.Any, variables: Mapping[str, t.Any]) -> str:
     """Return the mirror's URL, or nothing, for Ansible's ``action`` on a host. Raises AnsibleActionFail."""
-    if not boolean(action._templar.template(variables.get(MIRROR_PACKAGES) or False)):
+    if not variables.get(MIRROR_PACKAGES) or not boolean(action._templar.template(variables[MIRROR_PACKAGES])):
         return ""
     url = str(action._templar.template(variables.get(MIRROR) or ""))
     if not url.startswith(("http://", "https://")):
