@@ -31,7 +31,7 @@ class ActionModule(ActionBase):
 
     def _bring(self, task_vars: dict[str, t.Any] | None) -> dict[str, t.Any]:
         arguments = {name: value for name, value in self._task.args.items() if name != "confirm"}
-        mirror = mirror_of_packages(self, task_vars or {})
+        mirror = "" if arguments.get("state") == "absent" else mirror_of_packages(self, task_vars or {})
         result = self._call({**({"mirror": mirror} if mirror else {}), **arguments}, task_vars)
         change = result.pop("unconfirmed", None)
         if change is None or result.get("failed"):

@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import json
 import lzma
+import shutil
 import threading
 from functools import partial
 from pathlib import Path
@@ -456,9 +457,63 @@ def test_a_package_that_went_since_the_index_was_read_is_had_on_request(run, ups
     assert "early_2_amd64.deb" in debs(run(debian("openssl", "nginx"), update=True))
 
 
+def test_an_update_that_fails_leaves_the_mirror_as_it_was(run, upstream, lock, tmp_path):
+    publish_debian(upstream)
+    run(debian("openssl"))
+    before = lock()
+    publish_debian(upstream, package("new", "1"))
+    (upstream.root / SECURITY / "dists/bookworm-security/InRelease").unlink()
+    with pytest.raises(MirrorError, match="bookworm-security/InRelease: HTTP status 404"):
+        run(debian("openssl"), update=True)
+    assert lock() == before
+    assert not run(debian("openssl")).fetched
+    publish_debian(upstream, package("new", "1"))
+    assert f"{DEBIAN}/dists/bookworm/InRelease" in run(debian("openssl"), update=True).fetched
+    assert not (tmp_path / "mirror/.download").exists()
+
+
+def test_a_lock_without_its_directory_says_what_becomes_of_an_index(run, upstream, tmp_path):
+    publish_debian(upstream)
+    run(debian("openssl"))
+    shutil.rmtree(tmp_path / "mirror")
+    publish_debian(upstream, package("new", "1"))
+    with pytest.raises(MirrorError, match=r"An index changes .* bring the directory along"):
+        run(debian("openssl"))
+
+
+def test_an_architecture_that_comes_later_may_need_a_newer_index(run, upstream):
+    both = ("amd64", "arm64")
+    publish_debian(upstream, architectures=both)
+    run(debian("openssl"))
+    publish_debian(upstream, package("new", "1"), architectures=both)
+    with pytest.raises(MirrorError, match=r"binary-arm64/Packages\.xz is wrong[\s\S]*mirror_update: true"):
+        run(debian("openssl", architectures=both))
+
+
+def test_all_suites_that_cannot_be_had_are_named_at_once(run, upstream):
+    publish_debian(upstream)
+    for url, suite in ((DEBIAN, "bookworm-updates"), (SECURITY, "bookworm-security")):
+        (upstream.root / url / "dists" / suite / "InRelease").unlink()
+    with pytest.raises(MirrorError, match=r"bookworm-updates/InRelease[\s\S]*bookworm-security/InRelease"):
+        run(debian("openssl"))
+
+
+def test_an_index_that_is_none_is_an_error_and_no_crash(run, upstream, monkeypatch):
+    publish_debian(upstream)
+    (upstream.root / SECURITY / "dists/bookworm-security/InRelease").write_bytes(b"\xff\xfe")
+    with pytest.raises(MirrorError, match="bookworm-security: its InRelease has no SHA-256"):
+        run(debian("openssl"))
+    monkeypatch.setattr(apt, "LONGEST", 100)
+    with pytest.raises(apt.AptError, match="it is no index of packages"):
+        apt.parse("Packages.xz", lzma.compress(b"x" * 101), DEBIAN)
+    with pytest.raises(apt.AptError, match="cannot be unpacked"):
+        apt.parse("Packages.gz", gzip.compress(b"x" * 100)[:15] + b"\xff" * 30, DEBIAN)
+
+
 def test_check_mode_reads_the_indexes_that_are_there_and_no_others(run, upstream):
     publish_debian(upstream)
-    assert run(debian("openssl"), check=True).fetched == [f"{DEBIAN}/dists/bookworm/InRelease"]
+    suites = ((SECURITY, "bookworm-security"), (DEBIAN, "bookworm-updates"), (DEBIAN, "bookworm"))
+    assert run(debian("openssl"), check=True).fetched == [f"{url}/dists/{suite}/InRelease" for url, suite in suites]
     run(debian("openssl"))
     assert f"{DEBIAN}/pool/early_1_amd64.deb" in run(debian("openssl", "nginx"), check=True).fetched
 
@@ -504,6 +559,11 @@ PACKAGES = {"names": ["nginx"], "hold": False}
 )
 def test_a_mirror_has_the_distributions_packages_only_if_that_is_said(variables, mirror):
     assert mirror_of_packages(ACTION, variables) == mirror
+
+
+def test_what_is_to_be_absent_needs_no_mirror():
+    args = {"name": "nginx", "state": "absent", "packages": PACKAGES}
+    assert with_mirror(ACTION, args, {"gpufleet_mirror_packages": True}) == args
 
 
 @pytest.mark.parametrize("url", [{}, {"gpufleet_mirror_url": "file:///srv/mirror"}])

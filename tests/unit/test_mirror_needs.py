@@ -187,6 +187,12 @@ def test_without_being_said_packages_are_elsewhere(needs):
     assert set(found.packages) == {"nginx", "openssl"}
 
 
+def test_a_distribution_that_is_none_is_an_error_that_names_the_host(needs):
+    master = {"gpufleet_distribution": "ubuntu24.04"}
+    with pytest.raises(NeedsError, match=r"master1: nginx: gpufleet_distribution is 'ubuntu24\.04'.*ubuntu2404"):
+        needs({}, {"master1": master}, gpufleet_mirror_packages=True)
+
+
 def test_packages_for_an_unknown_distribution_are_an_error_that_names_ways_out(needs):
     with pytest.raises(NeedsError, match=r"master1: nginx: .*gpufleet_distribution.*mirror_ask_hosts"):
         needs({}, gpufleet_mirror_packages=True)

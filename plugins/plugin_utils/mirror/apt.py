@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import re
 import typing as t
+import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cmp_to_key
 
 from ...module_utils.native_service.packages import matches
 
 # In the order in which apt would rather have them.
-INDEXES: dict[str, Callable[[bytes], bytes]] = {
-    "Packages.xz": lzma.decompress,
-    "Packages.bz2": bz2.decompress,
-    "Packages.gz": gzip.decompress,
-    "Packages": bytes,
+INDEXES: dict[str, Callable[[io.BytesIO], t.Any]] = {
+    "Packages.xz": lzma.open,
+    "Packages.bz2": bz2.open,
+    "Packages.gz": gzip.open,
+    "Packages": lambda content: content,
 }
+LONGEST = 1 << 29  # bytes of an index, unpacked: ten times Debian's. Who signed it is for the hosts to find out.
 
 
 class AptError(Exception):
@@ -64,9 +67,12 @@ def index_of(release: str, directory: str = "") -> tuple[str, str]:
 def parse(name: str, content: bytes, url: str) -> list[Package]:
     """Return the entries of an index of the repository at ``url``. Raises AptError."""
     try:
-        text = INDEXES[name.rpartition("/")[2]](content).decode("utf-8", "replace")
-    except (OSError, EOFError, lzma.LZMAError) as error:
+        unpacked = INDEXES[name.rpartition("/")[2]](io.BytesIO(content)).read(LONGEST + 1)
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise AptError(f"{name} cannot be unpacked: {error}") from None
+    if len(unpacked) > LONGEST:
+        raise AptError(f"{name} is longer than {LONGEST >> 20} MiB: it is no index of packages")
+    text = unpacked.decode("utf-8", "replace")
     return [found for block in re.split(r"\n\s*\n", text) if (found := _package(block, url))]
 
 
@@ -122,15 +128,24 @@ def _add(
     which: Callable[[str], list[Package]],
     chosen: dict[Package, list[Wanted]],
 ) -> None:
-    reasons = chosen.setdefault(package, [])
-    if reason in reasons:
-        return
-    reasons.append(reason)
+    """Add a package and all that it needs."""
+    waiting = [package]
+    while waiting:
+        package = waiting.pop()
+        reasons = chosen.setdefault(package, [])
+        if reason not in reasons:
+            reasons.append(reason)
+            waiting += _needed(package, which)
+
+
+def _needed(package: Package, which: Callable[[str], list[Package]]) -> list[Package]:
+    needed: list[Package] = []
     for group in package.depends.split(",") if package.depends else []:
         # The first alternative that is here. What is not here at all is the distribution's, or the host's own affair.
         found = next((packages for relation in group.split("|") if (packages := which(relation))), [])
-        for needed in found if not any(one.assumed for one in found) else []:
-            _add(needed, reason, which, chosen)
+        if not any(one.assumed for one in found):
+            needed += found
+    return needed
 
 
 def _which(
@@ -146,7 +161,7 @@ def _which(
 
 def _parse(relation: str) -> tuple[str, str, str]:
     """Return what a relation says: name, name (>= 1.2), name:any. An empty name is none."""
-    match = re.match(r"\s*([a-z0-9][a-z0-9.+-]+)(?::\w+)?\s*(?:\(\s*([<>=]+)\s*([^\s)]+)\s*\))?", relation)
+    match = re.match(r"\s*([a-z0-9][a-z0-9.+-]+)(?::\w+)?\s*(?:\(\s*(<<|<=|=|>=|>>|<|>)\s*([^\s)]+)\s*\))?", relation)
     return (match[1], match[2] or "", match[3] or "") if match else ("", "", "")
 
 
@@ -154,7 +169,10 @@ def _satisfies(version: str, operator: str, wanted: str) -> bool:
     return not operator or (bool(version) and _OPERATORS[operator](compare(version, wanted)))
 
 
+# deb-control(5); < and > are what they were before dpkg 1.8.
 _OPERATORS: dict[str, Callable[[int], bool]] = {
+    "<": lambda order: order <= 0,
+    ">": lambda order: order >= 0,
     "<<": lambda order: order < 0,
     "<=": lambda order: order <= 0,
     "=": lambda order: order == 0,
@@ -173,7 +191,7 @@ def _parts(version: str) -> tuple[t.Any, ...]:
     upstream, _, revision = (rest if colon else version).rpartition("-")
     if not upstream:
         upstream, revision = revision, ""
-    return int(epoch) if colon else 0, _words(upstream), _words(revision)
+    return int(epoch) if epoch.isdigit() and colon else 0, _words(upstream), _words(revision)
 
 
 def _words(text: str) -> tuple[t.Any, ...]:

@@ -53,6 +53,7 @@ def fill(needs: Needs, settings: Settings) -> Report:
     for (name, architecture), packages in needs.distributions.items():
         filling.distribution(name, architecture, packages)
     if filling.problems:
+        brought.drop()
         lines = "\n".join(f"- {line}" for line in dict.fromkeys(filling.problems))
         raise store.MirrorError(f"The mirror {settings.directory} lacks files, and its lock is as it was:\n{lines}")
     return _finish(needs, settings, brought, before)
@@ -66,6 +67,7 @@ def _finish(needs: Needs, settings: Settings, brought: store.Store, before: stor
     after = before if settings.check and brought.fetched else store.Lock({**kept, **brought.entries}, _elsewhere(needs))
     if not settings.check:
         remove(settings.directory, removed)
+        brought.settle()
         store.clear_downloads(settings.directory)
         if after != before or not settings.lock.exists():
             store.write_lock(settings.lock, after)
@@ -115,18 +117,19 @@ class _Filling:
         found = distributions.find(name, architecture)
         assert found is not None
         users = _merged(wanted.values())
-        packages: list[apt.Package] = []
-        for archive in found.archives:
-            for suite in archive.suites:
-                place = f"{archive.url}/dists/{suite}"
-                release = self._shared(f"{place}/InRelease", "", users)
-                for component in found.components:
-                    directory = f"{component}/binary-{architecture}/"
-                    index = self._index(place, release, archive.url, directory, users)
-                    if index is None:
-                        return
-                    packages += index
-        self._packages(place, {(package, ""): who for package, who in wanted.items()}, packages)
+        indexes = [
+            self._index(place, release, archive.url, f"{component}/binary-{architecture}/", users)
+            for archive in found.archives
+            for suite in archive.suites
+            for place in [f"{archive.url}/dists/{suite}"]
+            for release in [self._shared(f"{place}/InRelease", "", users)]
+            for component in found.components
+        ]
+        if None not in indexes:
+            packages = [package for index in indexes for package in index or ()]
+            self._packages(
+                f"{name} ({architecture})", {(package, ""): who for package, who in wanted.items()}, packages
+            )
 
     def _index(
         self, place: str, release: Path | None, url: str, directory: str, users: Users
@@ -134,11 +137,13 @@ class _Filling:
         """Bring the index that an InRelease file names, and return what is in it; None where it cannot be had."""
         if release is None or not release.is_file():  # in check mode it need not be
             return None
-        index = self._trying(lambda: apt.index_of(release.read_text(), directory), place)
+        index = self._trying(lambda: apt.index_of(release.read_text(errors="replace"), directory), place)
         if index is None:
             return None
         name, sha256 = index
         file = self._shared(f"{place}/{name}", "", users, sha256)
+        if file is None:
+            self._hint(place)
         if file is None or not file.is_file():
             return None
         return self._trying(lambda: apt.parse(name, file.read_bytes(), url), place)
@@ -150,9 +155,12 @@ class _Filling:
             merged = _merged(wanted[reason] for reason in reasons)
             self._trying(lambda p=package, m=merged: self._shared(p.path, p.version, m, p.sha256))  # type: ignore[misc]
         if len(self.problems) > before:
-            self.problems.append(
-                f"what {place} has may be newer than the index that the mirror has: then set mirror_update: true"
-            )
+            self._hint(place)
+
+    def _hint(self, place: str) -> None:
+        self.problems.append(
+            f"what {place} has may be newer than the index that the mirror has: then set mirror_update: true"
+        )
 
     def _shared(self, url: str, version: str, users: Users, sha256: str | None = None) -> Path | None:
         """Bring a file that is needed for several reasons; whoever has one of them needs it."""
@@ -172,8 +180,8 @@ class _Filling:
             return what()
         except apt.AptError as error:
             self.problems.append(
-                f"the repository {distributions.scheme(place)}/{place}: {error}. If it was published since the mirror "
-                "was filled, set mirror_update: true"
+                f"the repository {place}: {error}. If it was published since the mirror was filled, set "
+                "mirror_update: true"
             )
         except (store.MirrorError, releases.ReleaseError, NeedsError) as error:
             self.problems.append(str(error))

@@ -200,6 +200,11 @@ class _Host:
                 f"with {MIRROR_PACKAGES}, which files {name} is depends on its distribution. Say it as "
                 "gpufleet_distribution (ubuntu2404, debian12 ...), or have the hosts asked by mirror_ask_hosts: true"
             )
+        if not re.fullmatch(r"((debian|ubuntu|rhel)\d+)?", distribution):  # one that was asked may be none of these
+            raise NeedsError(
+                f"gpufleet_distribution is {distribution!r}, and names are as NVIDIA's repositories have them: "
+                "debian12, ubuntu2404, rhel9"
+            )
         known = distributions.find(distribution, self.architecture)
         return _Package(name, (distribution, self.architecture) if known else None)
 

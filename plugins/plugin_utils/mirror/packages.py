@@ -32,7 +32,7 @@ def with_mirror(action: t.Any, args: Mapping[str, t.Any], variables: Mapping[str
     Raises AnsibleActionFail.
     """
     packages = args.get("packages")
-    if not isinstance(packages, Mapping) or packages.get("repository"):
+    if args.get("state") == "absent" or not isinstance(packages, Mapping) or packages.get("repository"):
         return dict(args)
     mirror = mirror_of_packages(action, variables)
     return {**args, "packages": {"mirror": mirror, **packages}} if mirror else dict(args)

@@ -72,12 +72,25 @@ class Store:
         self._source = source.rstrip("/") if source != "https:/" else ""  # upstream itself
         self._update = update
         self._check = check
+        self._waiting: dict[str, Path] = {}  # what takes the place of a file that the lock has
         self.entries: dict[str, Entry] = {}
         self.fetched: dict[str, None] = {}
 
     def file(self, path: str) -> Path:
-        """Return where a file of the mirror lies."""
-        return self._directory / path
+        """Return where a file of the mirror lies, or waits for its place."""
+        return self._waiting.get(path, self._directory / path)
+
+    def settle(self) -> None:
+        """Put the files that replace others in their places: together, and together with the lock that knows them."""
+        for path, new in self._waiting.items():
+            new.replace(self._directory / path)
+        self._waiting.clear()
+
+    def drop(self) -> None:
+        """Remove the files that would replace others."""
+        for new in self._waiting.values():
+            new.unlink()
+        self._waiting.clear()
 
     def bring(self, path: str, url: str, version: str, users: Mapping[str, list[str]], sha256: str | None) -> Path:
         """Return a file of the mirror, downloaded where it is not there. ``url`` has no scheme.
@@ -99,11 +112,11 @@ class Store:
         if actual is None or actual != expected:
             actual = self._fetch(path, url, expected, locked, actual)
         if actual:
-            size = file.stat().st_size
+            size = self.file(path).stat().st_size
             self.entries[path] = Entry(
                 url=f"{scheme(url)}/{url}", version=version, sha256=actual, size=size, needed_by=dict(users)
             )
-        return file
+        return self.file(path)
 
     def _fetch(self, path: str, url: str, expected: str | None, locked: Entry | None, before: str | None) -> str | None:
         """Download a file and put it in its place; return its SHA-256, in check mode None."""
@@ -124,7 +137,10 @@ class Store:
             target = self._directory / path
             target.parent.mkdir(parents=True, exist_ok=True)
             new.chmod(0o644)  # whatever web server runs as whoever
-            new.replace(target)
+            if locked and actual != locked["sha256"]:
+                self._waiting[path] = new
+            else:
+                new.replace(target)
         except OSError as error:
             raise MirrorError(f"{path} cannot be written to {self._directory}: {error.strerror or error}") from None
         except releases.ReleaseError as error:
@@ -143,9 +159,15 @@ class Store:
 
 
 def _differs(path: str, locked: str, now: str) -> str:
+    says = f"{path} is not what the lock says, which has the SHA-256 {locked}; {now}."
+    if path.endswith("/InRelease"):
+        return (
+            f"{says} An index changes with every package that its repository publishes: bring the directory along with "
+            "the lock, or take what is there now by mirror_update: true"
+        )
     return (
-        f"{path} is not what the lock says, which has the SHA-256 {locked}; {now}. Upstream does not change what it "
-        "has published: find out who did. To take the new one, set mirror_update: true"
+        f"{says} Upstream does not change what it has published: find out who did. To take the new one, set "
+        "mirror_update: true"
     )
 
 
