@@ -5,8 +5,11 @@
 from __future__ import annotations
 
 import json
+import re
 import typing as t
 from pathlib import Path
+
+from .roles import ROLES
 
 HEADER = ("HOST", "SERVICE", "FROM", "TO", "OUTCOME")
 UNCHANGED = "unchanged"
@@ -90,10 +93,19 @@ class Report:
         for row in self.rows():
             if row.outcome.startswith("went back"):
                 hosts.setdefault((row.service, row.wanted), []).append(row.host)
-        if not hosts:
-            return []
-        pins = [f"  {name}_version: {version}  # {', '.join(on)}" for (name, version), on in sorted(hosts.items())]
-        return ["", "The next run would upgrade these again, unless the inventory says:", *pins]
+        known = _version_variables()
+        pins, others = [], []
+        for (service, version), on in sorted(hosts.items()):
+            variable = f"{service.removeprefix('nvidia-').replace('-', '_')}_version"
+            if variable in known:
+                pins.append(f"  {variable}: {version}  # {', '.join(on)}")
+            else:
+                others.append(f"  {service}  # {', '.join(on)}")
+        said = {
+            "The next run would upgrade these again, unless the inventory says:": pins,
+            "The next run upgrades these again, which come with this collection:": others,
+        }
+        return [line for title, lines in said.items() if lines for line in ("", title, *lines)]
 
     def write(self, path: str) -> None:
         """Write the report for programs."""
@@ -101,6 +113,12 @@ class Report:
         rows = [dict(zip(names, row)) for row in self.rows()]
         text = json.dumps({"kind": self._kind, "check_mode": self._check_mode, "services": rows}, indent=1)
         Path(path).write_text(f"{text}\n")
+
+
+def _version_variables() -> set[str]:
+    """The variables of roles by which an inventory says a version."""
+    texts = (path.read_text() for path in ROLES.glob("*/defaults/main.yml"))
+    return {name for text in texts for name in re.findall(r"^(\w+_version):", text, re.MULTILINE)}
 
 
 def _table(rows: t.Iterable[Row]) -> list[str]:

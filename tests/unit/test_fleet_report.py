@@ -81,6 +81,19 @@ def test_after_a_rollback_it_says_what_to_pin():
     ]
 
 
+def test_what_is_to_be_pinned_is_a_variable_that_there_is():
+    report = Report("rollback", check_mode=False)
+    for service in ("nvidia-dcgm-exporter", "gpufleet-certificate"):
+        report.add("host1", said("2.0", "1.0", service), failed=False)
+    assert report.text().splitlines()[-5:] == [
+        "The next run would upgrade these again, unless the inventory says:",
+        "  dcgm_exporter_version: 1.0  # host1",
+        "",
+        "The next run upgrades these again, which come with this collection:",
+        "  gpufleet-certificate  # host1",
+    ]
+
+
 def test_a_service_that_never_was_there_is_not_worth_a_line():
     report = Report("upgrade", check_mode=False)
     report.add("gpu1", said("", ""), failed=False)
