@@ -32,10 +32,13 @@ class Config(t.NamedTuple):
 
 
 def read(path: Path) -> Config:
-    """Return what a file says. Raises CertificateError where its names make no sense."""
-    said = json.loads(path.read_text())
-    # What a newer program is told besides is nothing to this one, which hosts may go back to.
-    config = Config(path.parent, **{name: said[name] for name in Config._fields[1:]})
+    """Return what a file says. Raises CertificateError where it or its names make no sense."""
+    try:
+        said = json.loads(path.read_text())
+        # What a newer program is told besides is nothing to this one, which hosts may go back to.
+        config = Config(path.parent, **{name: said[name] for name in Config._fields[1:]})
+    except (ValueError, KeyError, TypeError) as error:
+        raise CertificateError(f"{path} is damaged, or of another version of this collection: {error!r}") from None
     for name in config.names:
         if not is_address(name) and not is_dns_name(name):
             raise CertificateError(f"certificate_names has {name!r}, which is neither a DNS name nor an address")

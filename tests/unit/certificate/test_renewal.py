@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from certificates import NAMES
 from gpufleet.certificate import cli
+from gpufleet.certificate import config as configuration
 from gpufleet.certificate.errors import CertificateError
 from gpufleet.certificate.metrics import metrics
 from gpufleet.certificate.store import Store
@@ -87,3 +88,10 @@ def test_a_run_says_when_it_ends_also_when_it_fails(configure, state, tmp_path):
     assert cli.main(run, state) == 1
     assert 'job_success{mode="provided"} 0' in (tmp_path / "metric.prom").read_text()
     assert f'path="{state}/current/fullchain.pem"' in (tmp_path / "metric.prom").read_text()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"mode": "selfsigned"}'])
+def test_a_configuration_that_is_none_is_named(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(CertificateError, match=r"config\.json is damaged, or of another version"):
+        configuration.read(tmp_path / "config.json")
