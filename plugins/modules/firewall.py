@@ -188,6 +188,7 @@ ARGUMENTS = {
 
 def main() -> None:
     """Entry point."""
+    os.umask(0o022)  # the directory that it makes is other services' too, which are not root's
     module = AnsibleModule(ARGUMENTS, supports_check_mode=True)
     # ufw is found also where sbin is not on the path, and it speaks English.
     os.environ["PATH"] = f"{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin"

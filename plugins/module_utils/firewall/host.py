@@ -15,6 +15,7 @@ import shutil
 import typing as t
 from pathlib import Path
 
+from ..files import remove_empty
 from ..lock import exclusive
 from ..native_service import packages
 from ..native_service.apt import Apt
@@ -131,6 +132,7 @@ class Firewall:
             raise FirewallError(f"ufw cannot be installed: {error}") from None
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+            remove_empty([ROOT, ROOT.parent])
 
     def _change(self, want: Want, have: State, plan: Plan, within: int) -> str:
         try:
