@@ -43,16 +43,30 @@ _value:
   sample: 127.0.0.1:9100
 """
 
+import ipaddress
+import re
 import typing as t
 
+from ansible.errors import AnsibleFilterError
 
-def own_address(address: str, port: int | str | None = None, ipv6_only: bool = False) -> str:
-    """Return where a service that binds ``address`` is reached from its own host."""
+
+def own_address(address: str | None, port: int | str | None = None, ipv6_only: bool = False) -> str:
+    """Return where a service that binds ``address`` is reached from its own host. Raises AnsibleFilterError."""
+    address = address or ""
+    if not re.fullmatch(r"[A-Za-z0-9.-]*", address) and not _is_ipv6(address):
+        raise AnsibleFilterError(f"{address!r} is no address to bind: say 0.0.0.0, ::, 10.0.0.5 or a name of the host")
     if address in ("", "0.0.0.0", "::"):  # noqa: S104 (nothing is bound)
         address = "::1" if address == "::" and ipv6_only else "127.0.0.1"
     if port is None:
         return address
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _is_ipv6(address: str) -> bool:
+    try:
+        return ipaddress.IPv6Address(address).scope_id is None
+    except ValueError:
+        return False
 
 
 class FilterModule:

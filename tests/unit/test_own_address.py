@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from ansible.errors import AnsibleFilterError
 from ansible_collections.gpufleet.monitoring.plugins.filter.own_address import own_address
 
 
@@ -29,3 +30,13 @@ def test_who_listens_on_every_address_of_ipv6_alone_is_not_reached_by_ipv4():
 def test_without_a_port_there_are_no_brackets():
     assert own_address("2001:db8::1") == "2001:db8::1"
     assert own_address("::", ipv6_only=True) == "::1"
+
+
+@pytest.mark.parametrize("address", ["[::]", "*", "fe80::1%eth0", "10.0.0.1:80"])
+def test_what_is_no_address_is_refused(address):
+    with pytest.raises(AnsibleFilterError, match="is no address to bind"):
+        own_address(address, 80)
+
+
+def test_an_empty_value_of_yaml_is_every_address():
+    assert own_address(None, 80) == "127.0.0.1:80"
