@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from . import debian, store
@@ -46,7 +47,7 @@ def path(suite: str, packages: tuple[str, ...] = ()) -> Path:
     """Return the suite's root file system with these packages more, built on first use (half a minute)."""
     if suite not in SUITES:
         raise LabError(f"no image of {suite!r}; there are {', '.join(SUITES)}")
-    options = _options(packages)
+    options = _options(suite, packages)
     target = store.cache() / "images" / f"{suite}-{store.key([suite, options])}"
 
     def build(root: Path) -> None:
@@ -55,13 +56,15 @@ def path(suite: str, packages: tuple[str, ...] = ()) -> Path:
     return store.build_once(target, build)
 
 
-def _options(packages: tuple[str, ...]) -> list[str]:
+def _options(suite: str, packages: tuple[str, ...]) -> list[str]:
     # All that shapes the image is here, so that the cache's key covers all of it.
     hooks = [f"--customize-hook={hook}" for hook in HOOKS]
-    return [
-        "--mode=root",
-        "--format=directory",
-        "--variant=minbase",
-        f"--include={','.join((*PACKAGES, *packages))}",
-        *hooks,
-    ]
+    return ["--mode=root", "--format=directory", *_content(suite, packages), *hooks]
+
+
+def _content(suite: str, packages: tuple[str, ...]) -> list[str]:
+    """Say what is installed: packages come into a copy of the plain image, for a quarter of what a new one costs."""
+    if not packages:
+        return ["--variant=minbase", f"--include={','.join(PACKAGES)}"]
+    copy = f'--setup-hook=cp -a {shlex.quote(str(path(suite)))}/. "$1"'
+    return ["--variant=custom", copy, f"--include={','.join(packages)}"]
