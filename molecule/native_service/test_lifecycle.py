@@ -28,6 +28,7 @@ def test_installed_repeated_and_removed_without_a_trace(bare, brought, ask, sh, 
     assert brought(hosts=host)["changed"]
     assert ask(host)["version"] == "1.0.0"
     assert sh(host, "systemctl is-enabled demo") == "enabled"
+    assert sh(host, "systemd-analyze verify demo.service 2>&1") == ""  # systemd has nothing to say against the unit
     for arguments in ([], ["--check", "--diff"]):
         result = brought(*arguments, hosts=host)
         assert not result["changed"]
@@ -215,12 +216,6 @@ def test_a_unit_that_somebody_wrote_outlives_an_install_that_came_to_nothing(bar
         assert sh("host1", "systemctl is-active demo; ls -d /opt/gpufleet", check=False) == "active"
     finally:
         sh("host1", "systemctl stop demo")
-
-
-@pytest.mark.parametrize("host", ["host1", "host2"])
-def test_systemd_has_nothing_to_say_against_the_unit(bare, brought, sh, host):
-    brought(hosts=host)
-    assert sh(host, "systemd-analyze verify demo.service 2>&1") == ""
 
 
 def test_a_masked_unit_is_somebodys_decision(bare, refused, sh):

@@ -10,19 +10,12 @@ LAST_WORDS = "demo 3.0.0: cannot go on, the flux capacitor is missing"
 UNIT = "/etc/systemd/system/demo.service"
 
 
-@pytest.fixture(params=["exits", "keeps silent"])
-def sick(request, releases):
-    """A release that does not get well."""
-    return releases.publish("3.0.0", behaviour=request.param), request.param
-
-
+@pytest.mark.parametrize("behaviour", ["exits", "keeps silent"])
 def test_a_release_that_does_not_get_well_is_rolled_back_with_all_that_came_with_it(
-    bare, demo, refused, brought, ask, sh, service, sick
+    bare, demo, refused, brought, ask, sh, service, releases, behaviour
 ):
-    release, behaviour = sick
-    result = refused(
-        release=release, files=[configuration("green")], command=[*service["command"], "--new"], state="started"
-    )
+    new = {"files": [configuration("green")], "command": [*service["command"], "--new"], "state": "started"}
+    result = refused(release=releases.publish("3.0.0", behaviour=behaviour), **new)
     assert result["rolled_back"]
     assert "Rolled back: the previous state is back and runs" in result["msg"]
     if behaviour == "exits":
@@ -52,9 +45,10 @@ def test_the_other_hosts_go_on(demo, bring, brought, ask, sh, releases):
         brought(hosts="host2", state="absent")
 
 
-def test_a_first_install_that_fails_leaves_nothing_running_and_can_be_repeated(bare, refused, brought, ask, sh, sick):
-    release, _ = sick
-    result = refused(release=release)
+def test_a_first_install_that_fails_leaves_nothing_running_and_can_be_repeated(
+    bare, refused, brought, ask, sh, releases
+):
+    result = refused(release=releases.publish("3.0.0", behaviour="keeps silent"))
     assert "it did not run before, and is stopped again" in result["msg"]
     assert sh("host1", "systemctl is-active demo", check=False) == "inactive"
     assert sh("host1", f"ls {UNIT} /etc/demo/demo.conf", check=False) == ""
@@ -64,13 +58,12 @@ def test_a_first_install_that_fails_leaves_nothing_running_and_can_be_repeated(b
     assert sh("host1", "ls -d /etc/demo /opt/gpufleet", check=False) == ""
 
 
-def test_a_unit_written_by_hand_is_back_when_ours_fails(bare, refused, sh, sick):
-    release, _ = sick
+def test_a_unit_written_by_hand_is_back_when_ours_fails(bare, refused, sh, releases):
     words = f"[Service]\\nExecStart=/usr/bin/python3 -m http.server {PORT}\\n[Install]\\nWantedBy=multi-user.target\\n"
     sh("host1", f"printf '{words}' > {UNIT} && systemctl enable --now demo")
     before = sh("host1", f"cat {UNIT}")
     try:
-        assert refused(release=release)["rolled_back"]
+        assert refused(release=releases.publish("3.0.0", behaviour="exits"))["rolled_back"]
         assert sh("host1", f"cat {UNIT}") == before
         assert sh("host1", "systemctl is-active demo; systemctl is-enabled demo") == "active\nenabled"
         assert "http.server" in sh("host1", "tr '\\0' ' ' < /proc/$(systemctl show -P MainPID demo)/cmdline")

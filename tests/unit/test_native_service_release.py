@@ -193,6 +193,8 @@ def test_other_redirects_are_followed(server, secure, tmp_path):
         {"a": link("a", "/etc/passwd", tarfile.LNKTYPE)},
         {"a": link("a", "", tarfile.FIFOTYPE)},
         {"a": link("a", "", tarfile.CHRTYPE)},
+        {"a": link("a", "", tarfile.BLKTYPE)},
+        {"a/b": link("a/b", "../../etc"), "a/b/evil": b"x"},
         {"a": link("a", "b"), "b": b"1", "a ": b"2", "b/../../c": b"x"},
     ],
 )
