@@ -1,7 +1,7 @@
 # make demo   a monitored fleet of lab hosts on this machine; GRAFANA_ARCHIVE=/path/of/its/archive for the real Grafana
 # make test   lint, unit tests, the rules' tests, the lab's own, the exporter's, gpu-stress', and all Molecule scenarios
 # make lint, make unit, make rules, make lab, make exporter, make stress, make molecule, make sanity, make bench,
-# make docs, make dashboards, make gpu-stress (dist/gpu-stress.pyz), make shell, make clean
+# make docs, make dashboards, make images, make gpu-stress (dist/gpu-stress.pyz), make shell, make clean
 #
 # demo, test and bench boot systemd machines, so they need root on Debian 12 or 13; they install what they need.
 .DEFAULT_GOAL := help
@@ -13,7 +13,7 @@ TOOLS := $(VENV)/.installed
 PACKAGES := python3-venv openssh-client git systemd-container mmdebstrap nftables iproute2 xz-utils zstd \
             debian-archive-keyring gcc libc6-dev gpg gpgconf gpg-agent rpm createrepo-c
 # Those that take longest come first, so that the others run beside them.
-LONGEST := default native_service
+LONGEST := native_service default alerts dcgm network front_door
 SCENARIOS := $(LONGEST) $(filter-out $(LONGEST),$(notdir $(patsubst %/molecule.yml,%,$(wildcard molecule/*/molecule.yml))))
 # Tests without a host, a file of them on each processor; programs under test mostly wait, so there is room for more.
 EACH_PROCESSOR := --numprocesses logical --dist loadfile
@@ -24,7 +24,7 @@ COLLECTION := ansible_collections.gpufleet.monitoring
 export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help demo test lint sanity unit rules lab exporter stress molecule bench docs dashboards \
+.PHONY: help demo test lint sanity unit rules images lab exporter stress molecule bench docs dashboards \
         gpu-stress shell clean distclean packages
 
 help:
@@ -36,7 +36,10 @@ demo: $(TOOLS) packages
 	molecule converge
 	@python3 molecule/lab/lab.py demo default
 
-test: lint unit rules lab exporter stress molecule
+# What needs no lab is done while its images are built; the rest watches the clock, and has the processors to itself.
+test: $(TOOLS) packages
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync images lint unit rules
+	@$(MAKE) --no-print-directory lab exporter stress molecule
 
 lint: $(TOOLS)
 	yamllint --strict .
@@ -87,6 +90,10 @@ docs: $(TOOLS)
 # The dashboards that the role grafana provisions.
 dashboards: $(TOOLS)
 	python3 -m dashboards
+
+# All that the scenarios' labs are made of, into the cache.
+images: $(TOOLS) packages
+	python3 molecule/lab/lab.py fill
 
 # The lab's own tests.
 lab: $(TOOLS) packages

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import demo, image, lab, mirror, server
+from . import demo, lab, mirror, server
 from .faults import Rule
 from .host import HostSpec, resolve
 from .lab import Lab
@@ -88,10 +88,8 @@ def _heal(arguments: argparse.Namespace) -> None:
     Lab.open(arguments.name).faults.clear()
 
 
-def _image(arguments: argparse.Namespace) -> None:
-    check_machine()
-    for suite in arguments.suite:
-        print(image.path(suite))
+def _fill(_: argparse.Namespace) -> None:
+    lab.fill_cache()
 
 
 def _mirror(_: argparse.Namespace) -> None:
@@ -159,9 +157,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("name")
     command.set_defaults(run=_heal)
 
-    command = commands.add_parser("image", help="build the images of suites, where they are not in the cache")
-    command.add_argument("suite", nargs="*", default=image.SUITES)
-    command.set_defaults(run=_image)
+    command = commands.add_parser("fill", help="fill the cache with all that the scenarios' labs are made of")
+    command.set_defaults(run=_fill)
 
     command = commands.add_parser("mirror", help="bring the release mirror up to what Debian has today")
     command.set_defaults(run=_mirror)

@@ -17,6 +17,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from . import cgroup, faults, grafana, image, mirror, network
 from .host import Host, HostSpec
 from .system import LabError, boot_id, check_machine, locked, raise_sysctl, run, wait_until
@@ -280,6 +282,14 @@ def down(lab: Lab) -> None:
     with locked(LOCK):
         if lab.directory.exists():
             lab.remove()
+
+
+def fill_cache() -> None:
+    """Build what the scenarios' labs are made of, as far as it is not in the cache."""
+    check_machine()
+    scenarios = (yaml.safe_load(path.read_text()) for path in CHECKOUT.glob("molecule/*/molecule.yml"))
+    hosts = [host for scenario in scenarios for host in scenario["platforms"]]
+    _prepare({(host["suite"], tuple(host.get("packages", ()))) for host in hosts})
 
 
 def _prepare(wanted: Iterable[tuple[str, tuple[str, ...]]]) -> Path:
