@@ -99,11 +99,11 @@ images: $(TOOLS) packages
 lab: $(TOOLS) packages
 	timeout 600 pytest molecule/lab
 
-# Two at a time: more would wait for processors, and tests that watch the clock with them. All that one says is shown when
-# it has ended, and those that failed are named last.
+# Three at a time: much of a test is waiting, so that two leave a third of two processors idle; more would wait for them,
+# and so would tests that watch the clock. All that one says is shown when it has ended, and those that failed are last.
 molecule: $(TOOLS) packages
 	@logs=$$(mktemp -d) && trap 'rm -rf "$$logs"' EXIT && export logs && \
-	printf '%s\n' $(SCENARIOS) | xargs -P 2 -I{} sh -c \
+	printf '%s\n' $(SCENARIOS) | xargs -P 3 -I{} sh -c \
 	  'molecule test -s {} >"$$logs/{}" 2>&1 || mv "$$logs/{}" "$$logs/{}.failed"; cat "$$logs/{}"*' && \
 	{ ! ls "$$logs" | grep '[.]failed$$' >&2; }
 
