@@ -18,14 +18,19 @@ def fleet(inventory):
 def play(inventory):
     """Run a playbook for the fleet, or for what the inventory shall be: play("site", "--limit", "gpu1", workers={...}).
 
-    What that changed is undone after the test, by the same roles on the hosts that were changed.
+    What that changed is undone after the test, unless that did so: by the same roles, on the hosts that were changed.
     """
     changed: dict[tuple[str, str], set[str]] = {}
 
     def run(playbook, *arguments, workers=WORKERS, masters=None, variables=VARIABLES, path=None):
         done = run_playbook(playbook, *arguments, inventory=path or inventory(workers, masters, **variables))
         tags = arguments[arguments.index("--tags") + 1] if "--tags" in arguments else "all"
-        if "--check" not in arguments:
+        plain = (workers, masters, variables, path) == (WORKERS, None, VARIABLES, None) and "-e" not in arguments
+        if plain and done.rc == 0 and "--check" not in arguments:
+            for (_, others), hosts in changed.items():
+                if tags in ("all", others):
+                    hosts.difference_update(done.stats)
+        elif "--check" not in arguments:
             hosts = {host for host, counts in done.stats.items() if counts["changed"]}
             changed.setdefault((playbook, tags), set()).update(hosts)
         return done

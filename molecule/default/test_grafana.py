@@ -83,13 +83,16 @@ def play(inventory, *arguments, **variables):
 @pytest.fixture
 def bring(inventory):
     """Run the role with further variables; in the end it is as it was."""
+    last = {}
 
     def run(*arguments, **variables):
+        last["as it was"] = not arguments and not variables
         return play(inventory, *arguments, **variables)
 
     yield run
-    done = play(inventory)
-    assert done.rc == 0, done.messages()
+    if not last.get("as it was"):
+        done = play(inventory)
+        assert done.rc == 0, done.messages()
 
 
 @pytest.fixture
