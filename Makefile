@@ -95,9 +95,9 @@ dashboards: $(TOOLS)
 images: $(TOOLS) packages
 	python3 molecule/lab/lab.py fill
 
-# The lab's own tests.
+# The lab's own tests; those with hosts are one file.
 lab: $(TOOLS) packages
-	timeout 600 pytest molecule/lab
+	timeout 600 pytest $(WAITING) --dist loadfile molecule/lab
 
 # Three at a time: much of a test is waiting, so that two leave a third of two processors idle; more would wait for them,
 # and so would tests that watch the clock. All that one says is shown when it has ended, and those that failed are last.

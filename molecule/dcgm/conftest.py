@@ -13,18 +13,19 @@ from gpufleet_lab.playbook import run_playbook
 
 @pytest.fixture
 def run(inventory):
-    """Run the roles with other variables: run(dcgm_version="4.7.1"). What that changed is undone after the test."""
+    """Run both roles that serve a GPU's metrics with other variables: run(dcgm_version="4.7.1"). That is undone."""
+    roles = ("gpu_workers", "--tags", "gpu_exporter,dcgm")
     changed = set()
 
-    def play(*arguments, limit="gpu1", **variables):
+    def play(limit="gpu1", **variables):
         path = inventory(WORKERS, **workers_with(**variables))
-        done = run_playbook("gpu_workers", "--limit", limit, *arguments, inventory=path)
+        done = run_playbook(*roles, "--limit", limit, inventory=path)
         changed.update(host for host, counts in done.stats.items() if counts["changed"])
         return done
 
     yield play
     if changed:
-        done = run_playbook("gpu_workers", "--limit", ",".join(changed), inventory=inventory(WORKERS, **VARIABLES))
+        done = run_playbook(*roles, "--limit", ",".join(changed), inventory=inventory(WORKERS, **VARIABLES))
         assert done.rc == 0, done.messages()
 
 
