@@ -1,7 +1,7 @@
 # make demo   a monitored fleet of lab hosts on this machine; GRAFANA_ARCHIVE=/path/of/its/archive for the real Grafana
 # make test   lint, unit tests, the rules' tests, the lab's own, the exporter's, gpu-stress', and all Molecule scenarios
-# make lint, make unit, make rules, make lab, make exporter, make stress, make molecule, make sanity, make bench,
-# make docs, make dashboards, make images, make gpu-stress (dist/gpu-stress.pyz), make shell, make clean
+# make lint, make unit, make rules, make lab, make exporter, make stress, make molecule, make ubuntu, make sanity,
+# make bench, make docs, make dashboards, make images, make gpu-stress (dist/gpu-stress.pyz), make shell, make clean
 #
 # demo, test and bench boot systemd machines, so they need root on Debian 12 or 13; they install what they need.
 .DEFAULT_GOAL := help
@@ -24,7 +24,7 @@ COLLECTION := ansible_collections.gpufleet.monitoring
 export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help demo test lint sanity unit rules images lab exporter stress molecule bench docs dashboards \
+.PHONY: help demo test lint sanity unit rules images lab exporter stress molecule ubuntu bench docs dashboards \
         gpu-stress shell clean distclean packages
 
 help:
@@ -106,6 +106,12 @@ molecule: $(TOOLS) packages
 	printf '%s\n' $(SCENARIOS) | xargs -P 3 -I{} sh -c \
 	  'molecule test -s {} >"$$logs/{}" 2>&1 || mv "$$logs/{}" "$$logs/{}.failed"; cat "$$logs/{}"*' && \
 	{ ! ls "$$logs" | grep '[.]failed$$' >&2; }
+
+# The scenarios that pass on Ubuntu, on Ubuntu 22.04 and 24.04. Not a part of test: images come from Ubuntu's archive, which
+# a machine with a Debian mirror alone does not reach.
+ubuntu: export GPUFLEET_LAB := ubuntu
+ubuntu: SCENARIOS := native_service dcgm network front_door single_host
+ubuntu: molecule
 
 # BENCH="--only workers --peer DIRECTORY", for example.
 bench: $(TOOLS) packages

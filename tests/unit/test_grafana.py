@@ -357,7 +357,7 @@ DONE = "Admin password changed successfully"
 
 @pytest.fixture
 def start(tmp_path):
-    """start(): what the unit does before Grafana starts, with a `grafana` that says something and exits."""
+    """start(): what the unit does until Grafana is there, with a `grafana cli` that says something and exits."""
     state, home = tmp_path / "state", tmp_path / "home"
     (home / "bin").mkdir(parents=True)
     state.mkdir()
@@ -370,8 +370,9 @@ def start(tmp_path):
         (home / "bin/grafana").write_text(CLI.format(calls=calls, says=says, code=code))
         (home / "bin/grafana").chmod(0o755)
         environment = {**os.environ, "STATE_DIRECTORY": str(state), "CREDENTIALS_DIRECTORY": str(tmp_path)}
-        command = [sys.executable, "-I", str(tmp_path / "script.py"), *arguments]
+        command = [sys.executable, "-I", str(tmp_path / "script.py"), *arguments, "/bin/echo", "server", "--always"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert (done.stdout == "server --always\n") == (done.returncode == 0)  # Grafana has its arguments, or never ran
         passwords = [line.split()[0] for line in calls.read_text().splitlines()] if calls.exists() else []
         return done.returncode, passwords, done.stderr
 
