@@ -7,6 +7,8 @@ from fleet import VARIABLES, WORKERS
 from gpufleet_lab import machines
 from gpufleet_lab.playbook import run_playbook
 
+DEPLOY = ("site", "gpu_workers", "monitoring_master")
+
 
 @pytest.fixture
 def fleet(inventory):
@@ -26,7 +28,7 @@ def play(inventory):
         done = run_playbook(playbook, *arguments, inventory=path or inventory(workers, masters, **variables))
         tags = arguments[arguments.index("--tags") + 1] if "--tags" in arguments else "all"
         plain = (workers, masters, variables, path) == (WORKERS, None, VARIABLES, None) and "-e" not in arguments
-        if plain and done.rc == 0 and "--check" not in arguments:
+        if playbook in DEPLOY and plain and done.rc == 0 and "--check" not in arguments:
             for (_, others), hosts in changed.items():
                 if tags in ("all", others):
                     hosts.difference_update(done.stats)
