@@ -65,7 +65,7 @@ def test_the_distributions_packages_came_from_the_master_which_is_not_one_of_its
     assert dict(line.split() for line in found.splitlines()) == {
         name: locked()[path_of(f"/{name}_")]["version"] for name in names
     }
-    sources = sh("master1", "apt-get indextargets --format '$(REPO_URI)'")
+    sources = sh("master1", "apt-get update --print-uris")
     own = "archive.ubuntu.com" if lab.hosts["master1"].spec.suite in ubuntu.SUITES else "deb.debian.org"
     assert {line.split("/")[2] for line in sources.splitlines()} == {own}
 
