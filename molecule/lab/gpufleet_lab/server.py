@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
+from functools import cached_property
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,7 +33,6 @@ class MirrorServer(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], root: Path, state: Path) -> None:
         self.faults = Faults(state)
         self._roots = (self.faults.extra, root)
-        self._elsewhere = {**debian.mirrors(), **ubuntu.mirrors()}
         self._used: Counter[str] = Counter()
         self._lock = Lock()
         super().__init__(address, MirrorHandler)
@@ -41,6 +41,11 @@ class MirrorServer(ThreadingHTTPServer):
         """Return the file of that path, if there is one."""
         candidates = (root / path for root in self._roots)
         return next((file for file in candidates if file.is_file()), None)
+
+    @cached_property
+    def _elsewhere(self) -> dict[str, str]:
+        """Where distributions' files are. Asked for once it matters: apt takes its time, and few labs want any."""
+        return {**debian.mirrors(), **ubuntu.mirrors()}
 
     def elsewhere(self, path: str) -> str | None:
         """Return the URL of a file that is left where this machine gets its own packages."""
